@@ -1,0 +1,140 @@
+# `make help` lists the targets. Each makes the environment that it needs, once: the stamps under
+# .venv stand for what is installed there, so a second run goes straight to work, without network.
+
+# The Python that .venv is made with; empty: the first from 3.11 on that .ci/find-python finds.
+PYTHON ?=
+PYTEST_FLAGS ?= -n auto
+
+VERSIONS := 3.11 3.12 3.13
+BIN := .venv/bin
+SETUP := setup.cfg pyproject.toml
+PIP := -m pip --disable-pip-version-check install --quiet
+EXAMPLES := $(if $(wildcard examples/*.py),examples)
+
+# A package path from outside would shadow what is installed in the environments.
+unexport PYTHONPATH PYTHONHOME
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
+	test-all test-lowest wheel clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
+	| while IFS='|' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+
+# --- environments -----------------------------------------------------------------------------
+
+.venv/made:
+	@python="$(PYTHON)"; [ -n "$$python" ] || python=$$(.ci/find-python) || { \
+		echo "make: no Python from 3.11 on with venv found; set PYTHON=/path/to/python" >&2; exit 1; }; \
+	echo "making .venv with $$python"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: $$python is older than 3.11" >&2; exit 1; }; \
+	"$$python" -m venv --clear .venv
+	@touch $@
+
+.venv/for-demo: .venv/made $(SETUP)
+	@echo "installing session_fsm[cli,diagrams] into .venv"
+	@$(BIN)/python $(PIP) --editable '.[cli,diagrams]'
+	@touch $@
+
+# Each wider set of packages has all of the narrower ones.
+.venv/for-tests: .venv/made $(SETUP)
+	@echo "installing session_fsm[suite] into .venv"
+	@$(BIN)/python $(PIP) --editable '.[suite]'
+	@touch .venv/for-demo $@
+
+.venv/for-check: .venv/made $(SETUP)
+	@echo "installing session_fsm[dev] into .venv"
+	@$(BIN)/python $(PIP) --editable '.[dev]'
+	@touch .venv/for-demo .venv/for-tests $@
+
+.venv-3.%/for-tests: $(SETUP)
+	@echo "installing session_fsm[suite] into $(@D)"
+	@"$$(.ci/find-python 3.$*)" -m venv --clear $(@D)
+	@$(@D)/bin/python $(PIP) --editable '.[suite]'
+	@touch $@
+
+.venv-lowest/for-tests: .venv/made $(SETUP) .ci/lowest.py
+	@echo "installing session_fsm[suite] at its lower bounds into $(@D)"
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(BIN)/python .ci/lowest.py > $(@D)/constraints.txt
+	@$(@D)/bin/python $(PIP) --constraint $(@D)/constraints.txt --editable '.[suite]'
+	@touch $@
+
+# --- the two commands to begin with -----------------------------------------------------------
+
+demo: .venv/for-demo  ## replay the sample trace into a new SQLite file, draw the lifecycle with its counts
+	@rm -rf build/demo && mkdir -p build/demo
+	$(BIN)/session-fsm replay examples/sample_trace.jsonl.gz \
+		--store sqlite:///build/demo/sessions.db --diagram build/demo/lifecycle.svg
+	@test -s build/demo/lifecycle.svg
+	@echo
+	@echo "The sessions are in build/demo/sessions.db, the diagram with the counts is build/demo/lifecycle.svg"
+
+test: .venv/for-tests  ## run the tests; warnings are errors
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# --- the checks -------------------------------------------------------------------------------
+
+check: test check-rest  ## everything: tests, doctests, format, lint, types, drift of generated files
+
+check-rest: format-check lint types doctest drift  ## all of `make check` but the tests
+
+format: .venv/for-check  ## rewrite the sources in the one format
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+format-check: .venv/for-check  ## fail where the format differs
+	$(BIN)/ruff format --check .
+
+lint: .venv/for-check  ## ruff
+	$(BIN)/ruff check .
+
+types: .venv/for-check  ## mypy strict, and pyright's rules
+	$(BIN)/mypy session_fsm tests .ci $(EXAMPLES)
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+doctest: .venv/for-tests  ## run the examples in the docstrings
+	$(BIN)/python -m pytest --doctest-modules session_fsm
+
+diagrams: .venv/for-tests  ## make diagrams/ from the table
+	$(BIN)/python -m session_fsm.diagrams
+
+drift: .venv/for-tests  ## fail when a file in diagrams/ is stale
+	$(BIN)/python -m session_fsm.diagrams --check
+
+# --- other Pythons, other versions ------------------------------------------------------------
+
+test-all:  ## run the tests on each of Python 3.11, 3.12 and 3.13 that is installed
+	@ran=; missing=; failed=; \
+	for version in $(VERSIONS); do \
+		.ci/find-python $$version >/dev/null || { missing="$$missing $$version"; continue; }; \
+		ran="$$ran $$version"; \
+		echo "--- Python $$version"; \
+		$(MAKE) --no-print-directory test-on-$$version || failed="$$failed $$version"; \
+	done; \
+	echo "test-all: ran on:$${ran:- none}; not installed:$${missing:- none}; failed:$${failed:- none}"; \
+	[ -n "$$ran" ] && [ -z "$$failed" ]
+
+test-on-3.%: .venv-3.%/for-tests
+	.venv-3.$*/bin/python -m pytest $(PYTEST_FLAGS)
+
+test-lowest: .venv-lowest/for-tests  ## run the tests on the lower bounds of setup.cfg
+	.venv-lowest/bin/python -m pytest $(PYTEST_FLAGS)
+
+# --- packing ----------------------------------------------------------------------------------
+
+# The wheel is made from the source archive, so nothing left in build/ can get into it.
+wheel: .venv/for-tests  ## build the source archive and the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean:  ## remove all that make and the tools made
+	rm -rf .venv .venv-3.* .venv-lowest build dist session_fsm.egg-info \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find session_fsm tests examples .ci -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,91 @@
+"""Opening the store that a URL names; what is only read is never made by the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from ..clock import Clock
+from ..errors import SessionFsmError
+from ..manager import SessionManager
+from ..stores import SessionStore, open_store
+from .options import STORE_VARIABLE, UsageError
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class StoreMissingError(SessionFsmError):
+    """There is no such store, and nobody asked for a new one."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"there is no store {str(self.path)!r}"
+
+
+def named(url: str | None) -> str:
+    """Return the URL of a store that has to be named.
+
+    Raises:
+        UsageError: It was not.
+    """
+    if url:
+        return url
+    raise UsageError(None, f"name a store: --store URL, or {STORE_VARIABLE} in the environment")
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a URL names; None where it names none, or is no good URL."""
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or path.startswith(":") or "?" in path:
+        return None
+    return Path(path)
+
+
+def opened_store(url: str) -> SessionStore:
+    """Open a store, and make it if it is missing.
+
+    Raises:
+        UsageError: The URL is no good.
+        StoreError: It can't be opened.
+    """
+    try:
+        return open_store(url)
+    except ValueError as fault:
+        raise UsageError("--store", without_password(str(fault), url)) from None
+
+
+@contextmanager
+def opened(url: str | None, clock: Clock) -> Iterator[SessionManager]:
+    """Give a manager of the sessions in a store that is there already.
+
+    Raises:
+        UsageError: No store is named, or the URL is no good.
+        StoreMissingError: There is no such store; none is made.
+        StoreError: It can't be opened.
+    """
+    url = named(url)
+    file = file_of(url)
+    if file is not None and not file.exists():
+        raise StoreMissingError(path=file)
+    store = opened_store(url)
+    try:
+        with SessionManager(store, clock=clock) as manager:
+            yield manager
+    finally:
+        store.close()
+
+
+def without_password(text: str, url: str) -> str:
+    """Return a text about a URL, what may be a password in it hidden; a bad URL may have one too.
+
+    >>> without_password("can't reach pg://me:secret@host/db", "pg://me:secret@host/db")
+    "can't reach pg://***@host/db"
+    """
+    found = re.search(r"(?<=://).+(?=@)", url)
+    if found is None:
+        return text
+    return text.replace(repr(found[0])[1:-1], "***").replace(found[0], "***")

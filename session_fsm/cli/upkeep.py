@@ -1,0 +1,193 @@
+"""The commands about all sessions of a store: sweep, recover, purge, verify."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..clock import instant_text
+from . import records
+from .opening import opened
+from .options import AsJson, NoColor, Store, read_instant, read_instant_or_age
+from .output import Column, Screen, Styled
+from .sessions import status_change
+from .text import counted, instant, when
+
+_MOST_COUNTED = 10_000
+"""Most sessions that are counted before a question about them is asked."""
+
+
+def sweep(
+    context: typer.Context,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INSTANT",
+            show_default="now",
+            help="Fire what is due at this instant: ISO 8601 with a UTC offset.",
+        ),
+    ] = None,
+    store: Store = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Fire what is due by itself: sessions expire, starts and stops time out.
+
+    Tells what was fired, and when to sweep again.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    due_at = context.obj.now() if at is None else read_instant("--at", at)
+    with opened(store, context.obj) as manager, screen.progress() as bar:
+        bar.phase("sweeping")
+        report = manager.sweep(at=due_at)
+    if as_json:
+        screen.document(
+            {
+                "fired": [records.event_record(event) for event in report.fired],
+                "next_deadline": records.instant_or_none(report.next_deadline),
+                "failed": records.failed_records(report.failed),
+            }
+        )
+    else:
+        columns = (
+            Column("at"),
+            Column("session"),
+            Column("fired"),
+            Column("status"),
+        )
+        if report.fired:
+            screen.table(
+                columns,
+                [
+                    (instant(event.at), event.session_id, event.trigger or "", status_change(event))
+                    for event in report.fired
+                ],
+            )
+        upcoming = report.next_deadline
+        again = "nothing is due later"
+        if upcoming is not None:
+            again = f"sweep again at {instant(upcoming)}, {when(upcoming, context.obj.now())}"
+        screen.note(f"{counted(len(report.fired), 'step')} fired; {again}")
+    _end_failed(screen, report.failed)
+
+
+def recover(
+    context: typer.Context,
+    store: Store = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Clear away what processes left that died: their tasks, half-done starts and stops.
+
+    Nothing is touched of a process that lives.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    with opened(store, context.obj) as manager, screen.progress() as bar:
+        bar.phase("recovering")
+        report = manager.recover()
+    if as_json:
+        screen.document(
+            {
+                "ended": list(report.ended),
+                "released": list(report.released),
+                "dropped_tasks": list(report.dropped_tasks),
+                "failed": records.failed_records(report.failed),
+            }
+        )
+    else:
+        rows = [(each, "ended") for each in report.ended]
+        rows += [(each, "lives on") for each in report.released]
+        if rows:
+            screen.table((Column("session"), Column("is")), rows)
+        sessions = counted(len(rows), "session")
+        screen.note(f"{sessions} recovered, {counted(len(report.dropped_tasks), 'task')} dropped")
+    _end_failed(screen, report.failed)
+
+
+def _end_failed(screen: Screen, failed: tuple[tuple[str, str], ...]) -> None:
+    """Name the sessions with which something failed, if any, and end with exit code 1."""
+    for session_id, problem in failed:
+        screen.fault(f"session {session_id!r} was left as it is: {problem}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def purge(
+    context: typer.Context,
+    ended_before: Annotated[
+        str,
+        typer.Option(
+            metavar="INSTANT|AGE",
+            show_default=False,
+            help="Remove what ended before this instant (ISO 8601 with a UTC offset), or longer"
+            " ago than this: a number with s, m, h, d or w behind it for seconds, minutes, hours,"
+            " days or weeks.",
+        ),
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Don't ask; without a terminal, nobody is asked.")
+    ] = False,
+    store: Store = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Remove sessions for ever that ended long enough ago.
+
+    Sessions that have not ended are never removed. Of each that is, one event is left, which tells
+    that it was purged.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    before = read_instant_or_age("--ended-before", ended_before, context.obj.now())
+    with opened(store, context.obj) as manager:
+        if screen.watched and sys.stdin.isatty() and not yes:
+            found = len(manager.store.ended(before, _MOST_COUNTED + 1))
+            number = counted(found, "session")
+            if found > _MOST_COUNTED:
+                number = f"more than {counted(_MOST_COUNTED, 'session')}"
+            what = f"{number} that ended before {instant(before)}"
+            if found and not screen.confirmed(f"Remove {what}, for ever?"):
+                screen.fault("nothing was removed")
+                raise typer.Exit(1)
+        with screen.progress() as bar:
+            bar.phase("purging")
+            removed = manager.purge(ended_before=before)
+    if as_json:
+        screen.document({"purged": removed, "ended_before": instant_text(before)})
+        return
+    screen.line(f"{counted(removed, 'session')} removed that ended before {instant(before)}")
+
+
+def verify(
+    context: typer.Context,
+    store: Store = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Rebuild every session from its history, and check digests, moves and the store itself.
+
+    The exit code is 1 if anything is wrong.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    with opened(store, context.obj) as manager, screen.progress() as bar:
+        bar.phase("verifying")
+        report = manager.verify()
+    extent = f"{counted(report.sessions, 'session')}, {counted(report.events, 'event')}"
+    if as_json:
+        screen.document(
+            {
+                "ok": report.ok,
+                "problems": list(report.problems),
+                "sessions": report.sessions,
+                "events": report.events,
+            }
+        )
+    elif report.ok:
+        screen.line(Styled("ok", "bold green"), f": {extent}")
+    else:
+        for problem in report.problems:
+            screen.line(problem)
+    if not report.ok:
+        screen.fault(f"{counted(len(report.problems), 'problem')} in {extent}")
+        raise typer.Exit(1)

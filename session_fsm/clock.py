@@ -1,0 +1,135 @@
+"""Time and identity, handed in: the only module that asks the system for either.
+
+Source: `Clock` as an interface with a public clock that jumps follows Trio.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+IdFactory = Callable[[], str]
+"""Makes a new id at each call; ids must not repeat."""
+
+
+class Clock(Protocol):
+    """What tells the time, and waits."""
+
+    def now(self) -> datetime:
+        """Return the present instant, aware, in UTC."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        """Wait until the event is set, or the time has passed by this clock.
+
+        Args:
+            event: What ends the wait early.
+            timeout_seconds: Longest wait; zero or less only looks.
+
+        Returns:
+            True if the event is set.
+        """
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the present instant, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        """Wait until the event is set, or `timeout_seconds` have passed."""
+        return event.wait(_bounded(timeout_seconds))
+
+
+SYSTEM_CLOCK = SystemClock()
+"""The clock of whoever is handed no other; it holds no state."""
+
+
+class ManualClock:
+    """A clock that stands still until it is moved.
+
+    Args:
+        start: The first instant, aware.
+        autojump: Whether a wait moves the clock to the wait's own end, for programs of one thread
+            in which nobody else could move it.
+
+    Threads: safe; moving the clock wakes whoever waits for a time that has come.
+    """
+
+    def __init__(self, start: datetime, *, autojump: bool = False) -> None:
+        self._now = as_utc(start)
+        self._autojump = autojump
+        self._moved = threading.Condition()
+
+    def now(self) -> datetime:
+        """Return the instant that the clock stands at."""
+        return self._now
+
+    def set(self, at: datetime) -> None:
+        """Move the clock to an instant, which may be earlier."""
+        with self._moved:
+            self._now = as_utc(at)
+            self._moved.notify_all()
+
+    def advance(self, seconds: float | timedelta) -> datetime:
+        """Move the clock forward, and return its new instant."""
+        step = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+        with self._moved:
+            self._now += step
+            self._moved.notify_all()
+            return self._now
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        """Wait until the event is set, or the clock was moved past the time-out."""
+        end = self._now + timedelta(seconds=_bounded(timeout_seconds))
+        with self._moved:
+            if self._autojump and not event.is_set():
+                self._now = max(self._now, end)
+            while not event.is_set() and self._now < end:
+                # An event can't notify a condition: look at it a hundred times a second.
+                self._moved.wait(0.01)
+        return event.is_set()
+
+
+def _bounded(seconds: float) -> float:
+    """Return a wait that threads can make: none is negative, and three centuries are for ever."""
+    return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+
+
+def random_id() -> str:
+    """Return a new random id: a version 4 UUID in its usual form."""
+    return str(uuid.uuid4())
+
+
+def as_utc(at: datetime) -> datetime:
+    """Return the same instant in UTC, as an exact `datetime`.
+
+    Raises:
+        ValueError: The instant is naive, or can't be told in UTC.
+        TypeError: It is no `datetime`.
+    """
+    if not isinstance(at, datetime):
+        raise TypeError(f"an instant is an aware datetime, not {type(at).__name__}")
+    if type(at) is not datetime:
+        # A subclass may hold more than is stored, such as nanoseconds.
+        clock_time = (at.hour, at.minute, at.second, at.microsecond)
+        at = datetime(at.year, at.month, at.day, *clock_time, tzinfo=at.tzinfo, fold=at.fold)
+    if at.tzinfo is UTC:
+        return at.replace(fold=0) if at.fold else at
+    if at.utcoffset() is None:
+        raise ValueError(f"an instant needs a time zone; {at.isoformat()} has none")
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{at.isoformat()} lies outside the years 1 to 9999 in UTC") from None
+
+
+def instant_text(at: datetime) -> str:
+    """Return an instant as stored and printed: ISO 8601, UTC, microseconds, `Z`."""
+    return f"{as_utc(at).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

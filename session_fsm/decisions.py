@@ -1,0 +1,354 @@
+"""What a manager decides: one or more steps of one session, made together or not at all.
+
+Each decision is a function of a draft, which holds the session and collects its steps; nothing is
+written and nobody is told. The same decision may be made again on a newer state.
+
+No trigger and no status is named here: roles, ending rows and deadlines of the lifecycle say what
+to fire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from .errors import StateInvalidError
+from .explain import explain, next_timed
+from .fields import MAX_ERROR_CHARACTERS
+from .history import Step
+from .jsonvalue import plain_text
+from .lifecycle import Lifecycle, Row
+from .machine import SessionMachine, trigger_to
+from .state import SessionState
+from .stores.abc import Work
+from .table import error_with
+
+logger = logging.getLogger(__name__)
+
+
+class Draft:
+    """A session on its way to a new state.
+
+    Args:
+        machine: Holds the session; moved by the steps. Of no use once a draft is thrown away.
+        at: The instant of every step.
+        work: Returns all work in progress in the session, whoever answers for it.
+        auto_idle: Whether the end of the last task puts the session to rest.
+
+    Attributes:
+        steps: What was decided, in order.
+        let_go: Work that is to be let go of beyond what the steps end.
+    """
+
+    def __init__(
+        self,
+        machine: SessionMachine,
+        *,
+        at: datetime,
+        work: Callable[[], tuple[Work, ...]],
+        auto_idle: bool,
+    ) -> None:
+        self._machine = machine
+        self._work = work
+        self.at = at
+        self.auto_idle = auto_idle
+        self.steps: list[Step] = []
+        self.let_go: set[Work] = set()
+
+    @property
+    def state(self) -> SessionState:
+        """The state after the steps so far."""
+        return self._machine.state
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The table that is obeyed."""
+        return self._machine.lifecycle
+
+    def fire(self, trigger: str, *, reason: str | None = None, **arguments: Any) -> None:
+        """Make one step; errors as `SessionMachine.fire`."""
+        before = self.state
+        if reason is not None:
+            _check_reason(reason)
+        after = self._machine.fire(trigger, at=self.at, **arguments)
+        row = self.lifecycle.find(trigger, before.status)
+        moves = row is not None and row.target is not None
+        step = Step(before=before, after=after, trigger=trigger, moves=moves, reason=reason)
+        self.steps.append(step)
+
+    def row(self, role: str) -> Row | None:
+        """Return the row that plays a role in the present status, or None."""
+        return self.lifecycle.find(self.lifecycle.roles.get(role, ""), self.state.status)
+
+    def accepts(self, trigger: str, **arguments: Any) -> bool:
+        """Tell whether a trigger would be accepted now."""
+        refusal = explain(self.state, trigger, at=self.at, lifecycle=self.lifecycle, **arguments)
+        return refusal is None
+
+    def has_worker(self) -> bool:
+        """Tell whether anybody runs a worker for the session."""
+        return Work("worker") in set(self._work()) - self.let_go
+
+
+Decision = Callable[[Draft], None]
+
+
+def _check_reason(reason: object) -> None:
+    problems = [] if isinstance(reason, str) else ["reason: expected a string"]
+    if isinstance(reason, str):
+        plain_text(reason, "reason", problems)
+        if len(reason) > MAX_ERROR_CHARACTERS:
+            problems.append(f"reason: {len(reason)} characters; at most {MAX_ERROR_CHARACTERS}")
+    if problems:
+        raise StateInvalidError(problems=tuple(problems))
+
+
+def cause_in_words(cause: BaseException | str) -> str:
+    """Return a cause as text that can be kept, whatever it holds: a failure must not fail."""
+    if isinstance(cause, str):
+        text = cause
+    else:
+        name = type(cause).__name__
+        try:
+            told = str(cause)
+        except Exception:
+            logger.exception("a %s can't be put in words", name)
+            told = ""
+        text = f"{name}: {told}" if told else name
+    text = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    most = MAX_ERROR_CHARACTERS // 2
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+# --- what follows by itself ------------------------------------------------------------------
+
+
+def settle(draft: Draft) -> None:
+    """Fire the next ending rows while the way out is open: no task and no worker is waited for."""
+    while draft.state.status in draft.lifecycle.drains:
+        [ending, *_] = draft.lifecycle.way_out(draft.state.status)
+        if draft.state.active_tasks or draft.has_worker() or not draft.accepts(ending.trigger):
+            return
+        draft.fire(ending.trigger)
+
+
+def rest(draft: Draft) -> None:
+    """Put the session to rest if it has no task left and may rest."""
+    row = draft.row("rest")
+    if row is not None and not draft.state.active_tasks and draft.accepts(row.trigger):
+        draft.fire(row.trigger)
+
+
+def _follow(draft: Draft, trigger: str) -> None:
+    if draft.auto_idle and trigger == draft.lifecycle.roles.get("end_task"):
+        rest(draft)
+    settle(draft)
+
+
+# --- verbs -----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Fire:
+    """Fire one trigger, and what follows from it."""
+
+    trigger: str
+    reason: str | None = None
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        draft.fire(self.trigger, reason=self.reason, **self.arguments)
+        _follow(draft, self.trigger)
+
+
+@attrs.frozen
+class MoveTo:
+    """Fire the one hand-fired row to a target status."""
+
+    target: str
+    reason: str | None = None
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        trigger = trigger_to(draft.state, self.target, at=draft.at, lifecycle=draft.lifecycle)
+        Fire(trigger, self.reason, self.arguments)(draft)
+
+
+@attrs.frozen
+class BeginTask:
+    """Begin a task; a session at rest wakes for it."""
+
+    task_id: str
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        trigger = draft.lifecycle.role("begin_task")
+        if draft.row("begin_task") is None and (wake := draft.row("wake")) is not None:
+            draft.fire(wake.trigger)
+        draft.fire(trigger, task_id=self.task_id)
+
+
+@attrs.frozen
+class Touch:
+    """Note that somebody is there, unless that was noted a moment ago."""
+
+    resolution: timedelta
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        trigger = draft.lifecycle.role("touch")
+        at = max(draft.at, draft.state.updated_at)
+        recent = at - draft.state.last_activity_at < self.resolution
+        if not (recent and draft.accepts(trigger)):
+            draft.fire(trigger)
+
+
+@attrs.frozen
+class Update:
+    """Change data; a change may be a function of the present value."""
+
+    changes: Mapping[str, Any]
+    reason: str | None = None
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        trigger = draft.lifecycle.role("update")
+        row = draft.row("update")
+        if row is None:
+            draft.fire(trigger)  # refused, before any function is asked
+            return
+        known = (*row.required, *row.optional)
+        if unknown := [name for name in self.changes if name not in known]:
+            takes = f"an update takes {', '.join(known)}"
+            raise StateInvalidError(problems=tuple(f"{name}: {takes}" for name in unknown))
+        values = {
+            name: change(getattr(draft.state, name)) if callable(change) else change
+            for name, change in self.changes.items()
+        }
+        before = draft.state.config.persistence_enabled
+        draft.fire(trigger, reason=self.reason, **values)
+        if draft.state.config.persistence_enabled is not before:
+            problem = "config.persistence_enabled: is chosen at creation and can't be changed"
+            raise StateInvalidError(problems=(problem,))
+
+
+# --- ends ------------------------------------------------------------------------------------
+
+
+def _error_argument(row: Row, error: str | None) -> dict[str, str]:
+    return {} if error is None or "error" not in row.optional else {"error": error}
+
+
+@attrs.frozen
+class Terminate:
+    """Begin the way out, and go it as far as it is open; what is on it already is left to it."""
+
+    reason: str | None = None
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        status, lifecycle = draft.state.status, draft.lifecycle
+        if status in lifecycle.final:
+            return
+        if status not in lifecycle.drains:
+            [first, *_] = lifecycle.way_out(status)
+            cause = None
+            if status == lifecycle.initial:
+                cause = self.reason or "ended before its start was done"
+            draft.fire(first.trigger, reason=self.reason, **_error_argument(first, cause))
+        settle(draft)
+
+
+@attrs.frozen
+class Fail:
+    """Go the whole way out at once: tasks are dropped and named, the cause is kept."""
+
+    error: str
+    reason: str | None = None
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        lifecycle = draft.lifecycle
+        dropped = draft.state.active_tasks
+        cause = error_with(_without_error(draft.state), self.error, dropped)
+        for row in lifecycle.way_out(draft.state.status):
+            if row.target is not None and not lifecycle.holds_tasks(row.target):
+                drop_tasks(draft, draft.state.active_tasks, reason=self.error)
+            told = _error_argument(row, cause)
+            draft.fire(row.trigger, reason=self.reason or self.error, **told)
+            cause = None if told else cause
+
+
+def _without_error(state: SessionState) -> SessionState:
+    return state.derive({"error": None}, at=state.updated_at)
+
+
+def drop_tasks(draft: Draft, tasks: tuple[str, ...], *, reason: str) -> None:
+    """End tasks that nobody will end, each as a step that names it."""
+    for task in tasks:
+        draft.fire(draft.lifecycle.role("end_task"), reason=f"dropped: {reason}", task_id=task)
+
+
+@attrs.frozen
+class FireDue:
+    """Fire the timed row that is due, if one is, and what follows from it."""
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        timed = next_timed(draft.state, draft.lifecycle)
+        if timed is not None and timed[1] <= draft.at:
+            draft.fire(timed[0])
+        settle(draft)
+
+
+@attrs.frozen
+class StopDone:
+    """Note that the worker has stopped, and go on with the way out."""
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        draft.let_go.add(Work("worker"))
+        settle(draft)
+
+
+@attrs.frozen
+class Recover:
+    """Clear away what dead owners left in a session, and nothing of anybody else.
+
+    Attributes:
+        left: Returns what they left; asked anew for each decision, because somebody alive may have
+            taken it up since. Taking it up raises the revision, so the commit would see it.
+    """
+
+    left: Callable[[], tuple[Work, ...]]
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        draft.let_go.update(self.left())
+        tasks = tuple(
+            task for task in draft.state.active_tasks if Work("task", task) in draft.let_go
+        )
+        drop_tasks(draft, tasks, reason="its owner died")
+        if Work("start") in draft.let_go and Work("start") in work_of(draft.state, draft.lifecycle):
+            Fail("the owner died during the start")(draft)
+        elif tasks:
+            rest(draft)
+        settle(draft)
+
+
+def work_of(state: SessionState | None, lifecycle: Lifecycle) -> frozenset[Work]:
+    """Return the work that a state itself shows to be in progress."""
+    if state is None:
+        return frozenset()
+    work = {Work("task", task) for task in state.active_tasks}
+    if state.status == lifecycle.initial and "activate" in lifecycle.roles:
+        work.add(Work("start"))
+    if state.status in lifecycle.drains:
+        work.add(Work("stop"))
+    return frozenset(work)

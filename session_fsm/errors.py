@@ -1,0 +1,298 @@
+"""What can go wrong, as data: the error tree, and the refusal that explains why a move is not made.
+
+Every error has keyword-only fields; its message is built from them, so nobody parses prose. Errors
+pickle and copy with their fields. Whose fault it is decides the branch: the caller's move
+(`TransitionError`), the caller's data (`StateInvalidError`, `DeserializationError`), the author of
+a lifecycle (`LifecycleError`, `GuardError`), or what holds the data (`StoreError`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+import attrs
+
+RefusalKind = Literal["unknown_trigger", "unknown_status", "no_edge", "wrong_status", "guard"]
+
+
+@attrs.frozen
+class FailedGuard:
+    """A guard that said no, with its reason in words."""
+
+    name: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """Why a move is not made, and what could be done instead.
+
+    Attributes:
+        kind: `unknown_trigger` and `unknown_status` (no such word), `no_edge` (no hand-fired row
+            leads from this status to that one), `wrong_status` (the trigger has no row from this
+            status), `guard` (there is a row, and guards said no).
+        trigger: The trigger that was asked for; None where a target status was.
+        target: The target of the move; None where the status would stay, or is not known.
+        status: The status that the session is in.
+        failed_guards: Every guard that said no, in the row's order; empty but for `guard`.
+        permitted: The triggers that would be accepted now, in the table's order; may be empty.
+        next_timed: The trigger that fires by itself next, and when; None if none will.
+    """
+
+    kind: RefusalKind
+    trigger: str | None
+    target: str | None
+    status: str
+    failed_guards: tuple[FailedGuard, ...] = ()
+    permitted: tuple[str, ...] = ()
+    next_timed: tuple[str, datetime] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.headline}; {self.outlook}"
+
+    @property
+    def headline(self) -> str:
+        """What was asked, and why not, in one line."""
+        match self.kind:
+            case "unknown_trigger":
+                return f"there is no trigger {self.trigger!r}"
+            case "unknown_status":
+                return f"there is no status {str(self.target)!r}"
+            case "no_edge":
+                return f"no row leads from {str(self.status)!r} to {str(self.target)!r}"
+            case "wrong_status":
+                return f"{self.trigger!r} can't be fired in status {str(self.status)!r}"
+            case "guard":
+                reasons = "; ".join(failed.reason for failed in self.failed_guards)
+                return f"{self.trigger!r} is refused in status {str(self.status)!r}: {reasons}"
+
+    @property
+    def outlook(self) -> str:
+        """What is permitted now, and what will happen by itself, in one line."""
+        now = f"permitted now: {', '.join(self.permitted) or 'nothing'}"
+        if self.next_timed is None:
+            return now
+        trigger, at = self.next_timed
+        return f"{now}; {trigger!r} fires at {at.isoformat()}"
+
+
+def _rebuild(cls: type[SessionFsmError], fields: Mapping[str, Any]) -> SessionFsmError:
+    return cls(**fields)
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class SessionFsmError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with positional arguments, which it does not take.
+        names = [field.name for field in attrs.fields(type(self))]
+        return _rebuild, (type(self), {name: getattr(self, name) for name in names})
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class TransitionError(SessionFsmError):
+    """A move was refused; nothing changed.
+
+    Attributes:
+        refusal: Why, what is permitted, and what fires by itself.
+        session_id: The session that stayed as it was; None where no session was asked.
+    """
+
+    refusal: Refusal
+    session_id: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.refusal)
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class InvalidTransitionError(TransitionError):
+    """The table has no such move: unknown word, no edge, or the wrong status."""
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class GuardRejectedError(TransitionError):
+    """The table has the move, and at least one of its guards said no."""
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class GuardError(SessionFsmError):
+    """A guard raised, or returned something that is no bool: a fault in the lifecycle."""
+
+    guard: str
+    trigger: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"guard {self.guard!r} of {self.trigger!r} {self.problem}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class LifecycleError(SessionFsmError):
+    """A lifecycle contradicts itself, or lacks what was asked of it.
+
+    Attributes:
+        problem: What is wrong, in words, with the row where one is at fault.
+        lifecycle: The name of the lifecycle.
+    """
+
+    problem: str
+    lifecycle: str = "session"
+
+    def __str__(self) -> str:
+        return f"lifecycle {self.lifecycle!r}: {self.problem}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class SessionNotFoundError(SessionFsmError):
+    """No session has this id; it was never created, or was purged."""
+
+    session_id: str
+
+    def __str__(self) -> str:
+        return f"there is no session {self.session_id!r}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class SessionExistsError(SessionFsmError):
+    """A session with this id exists already; ids are free again once purged."""
+
+    session_id: str
+
+    def __str__(self) -> str:
+        return f"there is a session {self.session_id!r} already"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class SessionStartError(SessionFsmError):
+    """The start of a session failed; the session has ended with the cause in its `error`."""
+
+    session_id: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} did not start: {self.cause}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class StateInvalidError(SessionFsmError):
+    """Data that no state may hold.
+
+    Attributes:
+        problems: Every fault as `path: what is wrong`; at least one.
+    """
+
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class DeserializationError(SessionFsmError):
+    """Stored or sent data that is no session state.
+
+    Attributes:
+        problems: Every fault as `path: what is wrong`; at least one.
+    """
+
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class ManagerClosedError(SessionFsmError):
+    """The manager was closed; open another one."""
+
+    def __str__(self) -> str:
+        return "the session manager is closed"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class StoreError(SessionFsmError):
+    """What holds the sessions did not do what was asked."""
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class RevisionConflictError(StoreError):
+    """Another writer was first; reload and decide again.
+
+    Attributes:
+        session_id: The session that was not changed.
+        expected: The revision that the change was decided from.
+        found: The revision that is stored.
+    """
+
+    session_id: str
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session_id!r} is at revision {self.found}, not at {self.expected}:"
+            " reload it and decide again"
+        )
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class FencedError(StoreError):
+    """This writer no longer owns the session; another one has taken over."""
+
+    session_id: str
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} has been taken over by another owner"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class StoreUnavailableError(StoreError):
+    """The store can't be reached or written; whether a change landed is told by its operation id.
+
+    Attributes:
+        problem: What the store said, in words.
+        operation_id: The change whose fate is not known; None where nothing was being changed,
+            or where it is known that nothing changed.
+    """
+
+    problem: str
+    operation_id: str | None = None
+
+    def __str__(self) -> str:
+        if self.operation_id is None:
+            return f"{self.problem}; nothing was changed"
+        return f"{self.problem}; whether operation {self.operation_id} landed is not known"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class SchemaVersionError(StoreError):
+    """The store, or a record in it, has a format that this version does not know."""
+
+    found: str
+    supported: str
+
+    def __str__(self) -> str:
+        return f"format {self.found} is not known here; this version reads {self.supported}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class CorruptRecordError(StoreError):
+    """A stored record can't be read; it is named, never taken for absent.
+
+    Attributes:
+        record: Which record, such as `session 'a'` or `event 3 of session 'a'`.
+        problems: What is wrong with it; at least one.
+    """
+
+    record: str
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.record} can't be read: {'; '.join(self.problems)}"

@@ -1,0 +1,159 @@
+"""Guards and deadlines: what a row may ask of a session before it is taken.
+
+Both are plain functions with a name, shown one `Attempt`. They decide and do nothing else: a guard
+may be asked any number of times, by a dry run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from .clock import as_utc
+from .errors import FailedGuard, GuardError
+from .state import SessionState
+
+
+@attrs.frozen
+class Attempt:
+    """What guards, deadlines and effects are shown.
+
+    Attributes:
+        state: The session as it is before the move.
+        at: The instant of the move; UTC, never before `state.updated_at`.
+        arguments: What came with the trigger, by name; may lack some in a dry run.
+        graces: The durations of the lifecycle, by name.
+    """
+
+    state: SessionState
+    at: datetime
+    arguments: Mapping[str, Any]
+    graces: Mapping[str, timedelta]
+
+
+@attrs.frozen
+class Guard:
+    """A condition of a row.
+
+    Attributes:
+        name: How the guard is called in refusals, tables and diagrams.
+        check: Returns True to let the move pass, False to refuse it; anything else is a fault.
+        reason: Why it refuses, in words, or a function that puts it in words.
+        needs: Arguments without which it can't be asked.
+    """
+
+    name: str
+    check: Callable[[Attempt], bool]
+    reason: str | Callable[[Attempt], str]
+    needs: tuple[str, ...] = ()
+
+    def passes(self, attempt: Attempt, trigger: str) -> bool:
+        """Ask the guard.
+
+        Raises:
+            GuardError: It raised, or returned something that is no bool.
+        """
+        try:
+            answer = self.check(attempt)
+        except Exception as cause:
+            raise self._fault(trigger, f"raised {_told(cause)}") from cause
+        if answer is True or answer is False:
+            return answer
+        raise self._fault(trigger, f"returned {_kind(answer)}, not a bool")
+
+    def failure(self, attempt: Attempt, trigger: str) -> FailedGuard:
+        """Put the refusal of this guard in words.
+
+        Raises:
+            GuardError: The function that gives the reason raised, or gave no string.
+        """
+        if isinstance(self.reason, str):
+            return FailedGuard(self.name, self.reason)
+        try:
+            reason = self.reason(attempt)
+        except Exception as cause:
+            raise self._fault(trigger, f"raised {_told(cause)} for its reason") from cause
+        if not isinstance(reason, str):
+            raise self._fault(trigger, f"gave {_kind(reason)} for its reason, not a string")
+        return FailedGuard(self.name, reason)
+
+    def _fault(self, trigger: str, problem: str) -> GuardError:
+        return GuardError(guard=self.name, trigger=trigger, problem=problem)
+
+
+@attrs.frozen
+class Deadline:
+    """When a row fires by itself.
+
+    Attributes:
+        name: The deadline in words, for tables and diagrams, such as `status_since + start grace`.
+        find: Returns the instant, aware, or None where no clock runs; may overflow, which is None.
+        grace: The duration of the lifecycle that it uses; None: none.
+    """
+
+    name: str
+    find: Callable[[Attempt], datetime | None]
+    grace: str | None = None
+
+    def at(self, attempt: Attempt, trigger: str) -> datetime | None:
+        """Return the instant from which the row is due, in UTC, or None.
+
+        Raises:
+            GuardError: The deadline could not be found, or is no aware instant.
+        """
+        try:
+            due = self.find(attempt)
+            return None if due is None else as_utc(due)
+        except OverflowError:
+            return None
+        except Exception as cause:
+            problem = f"raised {_told(cause)}"
+            raise GuardError(guard=self.name, trigger=trigger, problem=problem) from cause
+
+    def passed(self) -> Guard:
+        """Return the guard that passes at and after this deadline."""
+
+        def check(attempt: Attempt) -> bool:
+            due = self.at(attempt, self.name)
+            return due is not None and attempt.at >= due
+
+        def reason(attempt: Attempt) -> str:
+            due = self.at(attempt, self.name)
+            if due is None:
+                return f"no deadline runs ({self.name})"
+            return f"not due before {due.isoformat()} ({self.name})"
+
+        return Guard("deadline passed", check, reason)
+
+    def not_passed(self, name: str) -> Guard:
+        """Return the guard, under a name, that passes before this deadline, or without one."""
+
+        def check(attempt: Attempt) -> bool:
+            due = self.at(attempt, name)
+            return due is None or attempt.at < due
+
+        def reason(attempt: Attempt) -> str:
+            due = self.at(attempt, name)
+            return f"it was due by {due.isoformat() if due else 'never'} ({self.name})"
+
+        return Guard(name, check, reason)
+
+
+def after_grace(grace: str) -> Deadline:
+    """Return the deadline that lies a named grace of the lifecycle after `status_since`."""
+    return Deadline(
+        f"status_since + {grace} grace",
+        lambda attempt: attempt.state.status_since + attempt.graces[grace],
+        grace,
+    )
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _told(cause: Exception) -> str:
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__

@@ -1,0 +1,301 @@
+"""The events of a life: how steps become events, and what a chain of events proves.
+
+An event is stored as bytes that are never rewritten, and its digest covers the digest before it:
+a changed, missing or added event breaks the chain. Replaying the events of a session rebuilds its
+state exactly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+
+from .clock import instant_text
+from .errors import DeserializationError, SchemaVersionError
+from .jsonvalue import JsonError, JsonObject, dump_json, frozen_json, parse_json, shown
+from .lifecycle import Lifecycle
+from .serialization import deserialize, parse_instant, serialize, wire_value
+from .session import EventKind, SessionEvent
+from .state import STATE_FIELDS, SessionState
+from .table import SESSION_LIFECYCLE
+
+EVENT_FORMAT: Final = 1
+NO_DIGEST: Final = ""
+"""The digest before the first event of an id."""
+_DERIVED = ("status", "updated_at")
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One step that was decided: the state before, the state after, and what was fired.
+
+    Attributes:
+        before: None where the session is created.
+        after: The new state.
+        trigger: None where the session is created.
+        moves: Whether the row has a target.
+        reason: Why, in words; None if nothing was said.
+    """
+
+    before: SessionState | None
+    after: SessionState
+    trigger: str | None
+    moves: bool
+    reason: str | None = None
+
+
+@attrs.frozen
+class Sealed:
+    """An event with the bytes that are stored for it."""
+
+    event: SessionEvent
+    body: bytes
+
+
+def seal(step: Step, *, revision: int, previous: str) -> Sealed:
+    """Turn a step into an event, chained to the digest of the event before it."""
+    before, after = step.before, step.after
+    kind: EventKind
+    if before is None:
+        kind = "created"
+        changes = {name: wire_value(name, getattr(after, name)) for name in STATE_FIELDS}
+        source = None
+    else:
+        kind = "moved" if step.moves else "changed"
+        source = before.status
+        changes = {
+            name: wire_value(name, value)
+            for name in STATE_FIELDS
+            if name not in _DERIVED
+            and (value := getattr(after, name)) is not (old := getattr(before, name))
+            and (value != old or _reads_otherwise(value, old))
+        }
+    return _sealed(
+        SessionEvent(
+            session_id=after.session_id,
+            revision=revision,
+            kind=kind,
+            trigger=step.trigger,
+            source=source,
+            target=after.status,
+            at=after.updated_at,
+            reason=step.reason,
+            changes=frozen_json(changes),
+        ),
+        previous,
+    )
+
+
+def _reads_otherwise(value: Any, old: Any) -> bool:
+    """Tell whether equal JSON is written differently: 1, 1.0 and true are equal in Python."""
+    return isinstance(value, JsonObject) and dump_json(value) != dump_json(old)
+
+
+def tombstone(state: SessionState, *, revision: int, previous: str, at: datetime) -> Sealed:
+    """Return the one event that is left of a purged session; it keeps the last digest."""
+    return _sealed(
+        SessionEvent(
+            session_id=state.session_id,
+            revision=revision,
+            kind="purged",
+            trigger=None,
+            source=state.status,
+            target=state.status,
+            at=at,
+            changes=JsonObject({"last_digest": previous}),
+        ),
+        previous,
+    )
+
+
+def _sealed(event: SessionEvent, previous: str) -> Sealed:
+    body = encode(event)
+    return Sealed(attrs.evolve(event, digest=chained(previous, body)), body)
+
+
+def chained(previous: str, body: bytes) -> str:
+    """Return the digest of an event: SHA-256 over the one before it and the event's bytes."""
+    return hashlib.sha256(previous.encode() + b"\n" + body).hexdigest()
+
+
+def encode(event: SessionEvent) -> bytes:
+    """Return the bytes of an event, all but its digest."""
+    return dump_json(
+        {
+            "format": EVENT_FORMAT,
+            "session_id": event.session_id,
+            "revision": event.revision,
+            "kind": event.kind,
+            "trigger": event.trigger,
+            "source": None if event.source is None else str(event.source),
+            "target": None if event.target is None else str(event.target),
+            "at": instant_text(event.at),
+            "reason": event.reason,
+            "changes": event.changes,
+        }
+    )
+
+
+_TEXT_OR_NULL = (str, type(None))
+_EVENT_KEYS: Final[Mapping[str, tuple[type, ...]]] = {
+    "format": (int,),
+    "session_id": (str,),
+    "revision": (int,),
+    "kind": (str,),
+    "trigger": _TEXT_OR_NULL,
+    "source": _TEXT_OR_NULL,
+    "target": _TEXT_OR_NULL,
+    "at": (str,),
+    "reason": _TEXT_OR_NULL,
+    "changes": (dict,),
+}
+_KINDS: Final[Mapping[str, EventKind]] = {
+    "created": "created",
+    "moved": "moved",
+    "changed": "changed",
+    "purged": "purged",
+}
+
+
+def decode(body: bytes, digest: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionEvent:
+    """Read an event from its stored bytes.
+
+    Args:
+        body: The bytes.
+        digest: The digest that is stored beside them; not checked here.
+        lifecycle: Gives the statuses; words that it does not know stay plain.
+
+    Raises:
+        DeserializationError: The bytes are no event.
+        SchemaVersionError: They have a format that is not known here.
+    """
+    try:
+        told = parse_json(body)
+    except JsonError as fault:
+        raise DeserializationError(problems=(str(fault),)) from None
+    if not isinstance(told, dict):
+        raise DeserializationError(problems=("expected a JSON object",))
+    found = told.get("format")
+    if type(found) is int and found != EVENT_FORMAT:
+        raise SchemaVersionError(found=f"event {shown(found)}", supported=str(EVENT_FORMAT))
+    if told.keys() != _EVENT_KEYS.keys():
+        raise DeserializationError(problems=("not the fields of an event",))
+    if wrong := [name for name, kinds in _EVENT_KEYS.items() if type(told[name]) not in kinds]:
+        problems = tuple(f"{name}: of the wrong type" for name in wrong)
+        raise DeserializationError(problems=problems)
+    if told["kind"] not in _KINDS:
+        raise DeserializationError(problems=(f"kind: unknown kind {shown(told['kind'])}",))
+    try:
+        return SessionEvent(
+            session_id=told["session_id"],
+            revision=told["revision"],
+            kind=_KINDS[told["kind"]],
+            trigger=told["trigger"],
+            source=lifecycle.word(told["source"]),
+            target=lifecycle.word(told["target"]),
+            at=parse_instant(told["at"]),
+            reason=told["reason"],
+            changes=frozen_json(told["changes"]),
+            digest=digest,
+        )
+    except ValueError as fault:
+        raise DeserializationError(problems=(f"at: {fault}",)) from None
+    except RecursionError:
+        raise DeserializationError(problems=("changes: nested too deeply",)) from None
+
+
+def rebuild(events: Iterable[SessionEvent], lifecycle: Lifecycle) -> SessionState | None:
+    """Replay the events of one id, oldest first, into the state that they lead to.
+
+    Returns:
+        The state; None if the last life of the id was purged, or there are no events.
+
+    Raises:
+        DeserializationError: The events do not make up a state.
+    """
+    fields: dict[str, Any] | None = None
+    for event in events:
+        if event.kind == "purged":
+            fields = None
+            continue
+        if event.kind == "created":
+            fields = dict(event.changes)
+        elif fields is None:
+            problem = f"revision {event.revision}: happened before the session was created"
+            raise DeserializationError(problems=(problem,))
+        fields.update(event.changes)
+        fields["status"] = event.target
+        fields["updated_at"] = instant_text(event.at)
+    return None if fields is None else deserialize(fields, lifecycle)
+
+
+def audit(
+    stored: Iterable[tuple[bytes, SessionEvent]], lifecycle: Lifecycle
+) -> tuple[tuple[str, ...], str, int]:
+    """Check the chain of one id's events: digests, revisions, and the legality of every step.
+
+    Args:
+        stored: The bytes and the event, oldest first, of one id.
+        lifecycle: The table that the steps must obey.
+
+    Returns:
+        What is wrong, each with its revision; the last digest; the last revision.
+    """
+    found: list[str] = []
+    digest, revision = NO_DIGEST, 0
+    status: str | None = None
+    for body, event in stored:
+        where = f"revision {event.revision}"
+        if event.kind == "purged" and revision == 0:
+            # What was before is gone: the tombstone says where the chain went on from.
+            digest, revision = str(event.changes.get("last_digest")), event.revision - 1
+            status = event.source
+        if event.revision != revision + 1:
+            found.append(f"{where}: follows revision {revision}")
+        if chained(digest, body) != event.digest:
+            found.append(f"{where}: its digest does not match")
+        if problem := _illegal(event, status, lifecycle):
+            found.append(f"{where}: {problem}")
+        digest, revision = event.digest, event.revision
+        status = None if event.kind == "purged" else event.target
+    return tuple(found), digest, revision
+
+
+def _illegal(event: SessionEvent, status: str | None, lifecycle: Lifecycle) -> str | None:
+    """Say what the table has against an event in a status; None if nothing."""
+    if event.source != status:
+        return f"leaves {_told(event.source)}, but the session was in {_told(status)}"
+    if event.kind == "created":
+        legal = event.target == lifecycle.initial and event.trigger is None
+    elif event.kind == "purged":
+        # The id may have had its last life in another lifecycle, whose words are not known here.
+        known = event.source in lifecycle
+        legal = event.target == event.source and (event.source in lifecycle.final or not known)
+    else:
+        row = lifecycle.find(event.trigger or "", event.source or "")
+        stays = event.kind == "changed"
+        legal = row is not None and row.target == (None if stays else event.target)
+        legal = legal and (event.target == event.source or not stays)
+    if legal:
+        return None
+    move = f"{_told(event.source)} -> {_told(event.target)} by {_told(event.trigger)}"
+    return f"{event.kind} {move} is no row"
+
+
+def _told(word: str | None) -> str:
+    return "nothing" if word is None else repr(str(word))
+
+
+def snapshot_problem(
+    state: SessionState, rebuilt: SessionState | None, lifecycle: Lifecycle
+) -> str | None:
+    """Say how a stored state differs from the one that its history tells; None if it does not."""
+    if rebuilt is None:
+        return "is stored, but its history has no living session"
+    told, kept = serialize(rebuilt, lifecycle), serialize(state, lifecycle)
+    names = ", ".join(name for name in told if dump_json(told[name]) != dump_json(kept[name]))
+    return f"its stored state differs from its history in {names}" if names else None

@@ -1,0 +1,507 @@
+"""The session manager: every verb of a session's life, over one store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+from .clock import SYSTEM_CLOCK, Clock, IdFactory, as_utc, random_id
+from .core import Core, Subscriber
+from .decisions import (
+    BeginTask,
+    Decision,
+    Fail,
+    Fire,
+    FireDue,
+    MoveTo,
+    Terminate,
+    Touch,
+    Update,
+    cause_in_words,
+)
+from .errors import (
+    LifecycleError,
+    SessionStartError,
+    StateInvalidError,
+    TransitionError,
+)
+from .explain import next_timed
+from .lifecycle import Lifecycle
+from .reader import SessionReader
+from .session import RecoveryReport, Session, SweepReport, VerifyReport
+from .state import SessionConfig, SessionState
+from .stores import SessionStore, open_store
+from .stores.abc import Work
+from .stores.spanning import SpanningStore, check_persistence
+from .table import SESSION_LIFECYCLE
+from .upkeep import purge, recover, sweep, verify
+from .workers import Workers
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.2
+"""How often a wait looks for what other processes did to a session."""
+
+
+class SessionManager(SessionReader):
+    """Creates, lists, moves, monitors, ends and recovers the sessions of one store.
+
+    Args:
+        store: A store's URL (see `session_fsm.stores`), opened and closed by the manager; or an
+            open store, which stays its owner's.
+        lifecycle: The table that the sessions obey.
+        clock: What tells the time and waits.
+        new_id: Makes the ids of sessions that are created without one.
+        auto_idle: Whether the end of the last task puts a session to rest.
+        start_grace_seconds: Longest start; None: the lifecycle's own, 60.
+        stop_grace_seconds: Longest stop; None: the lifecycle's own, 10.
+        touch_resolution_seconds: A touch that is nearer to the last activity writes nothing.
+
+    Raises:
+        ValueError: The URL names no known kind of store.
+        StoreError: The store can't be opened.
+        LifecycleError: The store knows another lifecycle by this name.
+
+    Threads: safe. Verbs on one session take turns; verbs on two never wait for each other's lock.
+    """
+
+    def __init__(
+        self,
+        store: str | SessionStore = "memory://",
+        *,
+        lifecycle: Lifecycle = SESSION_LIFECYCLE,
+        clock: Clock = SYSTEM_CLOCK,
+        new_id: IdFactory = random_id,
+        auto_idle: bool = True,
+        start_grace_seconds: float | None = None,
+        stop_grace_seconds: float | None = None,
+        touch_resolution_seconds: float = 0.0,
+    ) -> None:
+        graces = {"start": start_grace_seconds, "stop": stop_grace_seconds}
+        lifecycle = _with_graces(lifecycle, graces)
+        self._opened = open_store(store, lifecycle=lifecycle) if isinstance(store, str) else None
+        main = store if self._opened is None else self._opened
+        assert isinstance(main, SessionStore)
+        if main.lifecycle.fingerprint != lifecycle.fingerprint:
+            problem = f"the store holds sessions of {main.lifecycle.name!r} with other rows"
+            raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
+        self._main = main
+        self._span = SpanningStore(main)
+        owner_id = random_id()
+        try:
+            self._span.enlist(owner_id)
+        except BaseException:
+            if self._opened is not None:
+                self._opened.close()
+            raise
+        core = Core(
+            self._span, lifecycle=lifecycle, clock=clock, auto_idle=auto_idle, owner_id=owner_id
+        )
+        super().__init__(core, Workers(core))
+        self._new_id = new_id
+        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
+
+        self._closing = threading.Lock()
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The table that the sessions obey, with this manager's graces."""
+        return self._core.lifecycle
+
+    @property
+    def store(self) -> SessionStore:
+        """The store that was opened or handed in."""
+        return self._main
+
+    # --- creating -------------------------------------------------------------------------
+
+    def create(
+        self,
+        session_id: str | None = None,
+        *,
+        config: SessionConfig | Mapping[str, Any] | None = None,
+        llm_config: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        start: Callable[[Session], Any] | None = None,
+    ) -> Session:
+        """Create a session, start what runs for it, and activate it.
+
+        Args:
+            session_id: 1 to 255 printable characters; None: a new id.
+            config: How it may be used; None: the defaults.
+            llm_config: JSON object; None: empty.
+            metadata: JSON object; None: empty.
+            start: Called with the stored session, with no lock held; what it returns is the
+                session's worker. If that has a method `stop()`, it is called when the session
+                ends.
+
+        Returns:
+            The session, active, with its worker.
+
+        Raises:
+            StateInvalidError: Every fault of the arguments; nothing was stored.
+            SessionExistsError: The id is in use; nothing changed.
+            SessionStartError: The start raised, or took so long that the session could not be
+                activated; the session has ended, with the cause in its `error`.
+            StoreError: It could not be stored.
+
+        Threads: safe; `start` and `stop` run on this thread.
+        """
+        self._core.check_open()
+        if start is not None and self._core.in_batch:
+            raise StateInvalidError(problems=("start: what is started in a batch can't be undone",))
+        lifecycle = self.lifecycle
+        state = SessionState.new(
+            self._new_id() if session_id is None else session_id,
+            config=config,
+            llm_config=llm_config,
+            metadata=metadata,
+            at=self._core.clock.now(),
+            status=lifecycle.initial,
+        )
+        check_persistence(state.config, self._main)
+        activate = lifecycle.roles.get("activate")
+        if start is None:
+            # Nothing can fail between: both steps are one commit.
+            decision = None if activate is None else Fire(activate)
+            return self._session(self._core.create(state, decision))
+        session = self._session(self._core.create(state))
+        worker = self._start(session, start)
+        if activate is None:
+            return self._session(self._core.change(session.session_id, _nothing))
+        claims = () if worker is None else (Work("worker"),)
+        try:
+            change = self._core.change(session.session_id, Fire(activate), claims=claims)
+        except BaseException as fault:
+            self._workers.stop(session.session_id)
+            if not isinstance(fault, TransitionError):
+                raise
+            cause = f"started, but could not be activated: {fault.refusal.headline}"
+            raise self._start_failed(session.session_id, cause) from fault
+        return self._session(self._workers.act(change))
+
+    def _start(self, session: Session, start: Callable[[Session], Any]) -> Any:
+        try:
+            worker = start(session)
+        except BaseException as fault:
+            error = self._start_failed(session.session_id, cause_in_words(fault))
+            if isinstance(fault, Exception):
+                raise error from fault
+            raise
+        if worker is not None:
+            self._workers.add(session.session_id, worker)
+        return worker
+
+    def _start_failed(self, session_id: str, cause: str) -> SessionStartError:
+        try:
+            self._workers.act(self._core.change(session_id, Fail(cause)))
+        except Exception:
+            # The start's own failure is what the caller must see; recovery ends the session later.
+            logger.exception("session %r failed to start and could not be ended", session_id)
+        return SessionStartError(session_id=session_id, cause=cause)
+
+    # --- moving ---------------------------------------------------------------------------
+
+    def transition(
+        self,
+        session_id: str,
+        to: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **arguments: Any,
+    ) -> Session:
+        """Move a session to a status, by the one hand-fired row that leads there.
+
+        Args:
+            session_id: Key of a stored session.
+            to: The target: a status or its word.
+            expected_revision: The revision that it must have; None: any.
+            reason: Kept in the history.
+            **arguments: What the row takes.
+
+        Returns:
+            The session after the move, and after what follows from it by itself.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            RevisionConflictError: It is not at the expected revision.
+            InvalidTransitionError: No such status, or no row leads there.
+            GuardRejectedError: A guard said no.
+            LifecycleError: Two rows lead there; fire one by its trigger.
+        """
+        return self._change(session_id, MoveTo(to, reason, arguments), expected_revision)
+
+    def fire(
+        self,
+        session_id: str,
+        trigger: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **arguments: Any,
+    ) -> Session:
+        """Fire a trigger; arguments and errors as for `transition`."""
+        return self._change(session_id, Fire(trigger, reason, arguments), expected_revision)
+
+    def update(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **changes: Any,
+    ) -> Session:
+        """Change `config`, `llm_config`, `metadata` or `error` of a session.
+
+        Args:
+            session_id: Key of a stored session.
+            expected_revision: The revision that it must have; None: any.
+            reason: Kept in the history.
+            **changes: New values; a function is called with the present value and returns the new
+                one, again if another writer was first.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            RevisionConflictError: It is not at the expected revision.
+            StateInvalidError: A field can't be updated, or a value is bad.
+            InvalidTransitionError: The session has ended.
+        """
+        return self._change(session_id, Update(changes, reason), expected_revision)
+
+    def begin_task(self, session_id: str, task_id: str) -> Session:
+        """Begin a task; a session at rest wakes in the same commit.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TransitionError: It has expired or ended, or the task is active already.
+        """
+        return self._change(session_id, BeginTask(task_id))
+
+    def end_task(self, session_id: str, task_id: str, *, reason: str | None = None) -> Session:
+        """End a task; with the last one the session rests, or ends if it is being ended.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TransitionError: The task is not active.
+        """
+        trigger = self.lifecycle.role("end_task")
+        return self._change(session_id, Fire(trigger, reason, {"task_id": task_id}))
+
+    @contextmanager
+    def task(self, session_id: str, task_id: str) -> Iterator[Session]:
+        """Hold a task for the length of a `with` block; it ends on any exit.
+
+        An exception of the block is kept as the reason of the task's end and raised again; trouble
+        with ending the task is then logged, and never takes its place.
+        """
+        session = self.begin_task(session_id, task_id)
+        try:
+            yield session
+        except BaseException as fault:
+            try:
+                self.end_task(session_id, task_id, reason=f"failed: {cause_in_words(fault)}")
+            except Exception:
+                logger.exception("task %r of session %r was not ended", task_id, session_id)
+            raise
+        self.end_task(session_id, task_id)
+
+    def start_conversation(self, session_id: str) -> Session:
+        """Count one more conversation.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TransitionError: It is not active, has expired, or has had as many as it may.
+        """
+        return self._change(session_id, Fire(self.lifecycle.role("count")))
+
+    def touch(self, session_id: str) -> Session:
+        """Note that somebody is there; written only if the last note is old enough.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TransitionError: It has expired or ended.
+        """
+        return self._change(session_id, Touch(self._touch_resolution))
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def terminate(
+        self, session_id: str, *, reason: str | None = None, wait: bool = True
+    ) -> Session:
+        """End a session in good order: stop its worker, let its tasks end, then finish.
+
+        Args:
+            session_id: Key of a stored session; one that has ended is returned unchanged.
+            reason: Kept in the history.
+            wait: Whether to wait for tasks, up to the stop grace, after which they are dropped;
+                False, or in a batch: return while they drain. Waiting is done by the clock, with
+                no lock held.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            LifecycleError: No ending row leads out of its status.
+        """
+        with self._watching(session_id) as changed:
+            session = self._change(session_id, Terminate(reason))
+            # A batch is the store's one transaction: to wait in it would make everybody wait.
+            wait = wait and not self._core.in_batch
+            while wait and session.status not in self.lifecycle.final:
+                now = self._core.clock.now()
+                timed = next_timed(session.state, self.lifecycle)
+                left = _POLL_SECONDS if timed is None else (timed[1] - now).total_seconds()
+                if left <= 0:
+                    session = self._change(session_id, FireDue())
+                    continue
+                self._core.clock.wait(changed, min(left, _POLL_SECONDS))
+                changed.clear()
+                session = self.get(session_id)
+            return session
+
+    @contextmanager
+    def _watching(self, session_id: str) -> Iterator[threading.Event]:
+        changed = threading.Event()
+        unsubscribe = self._core.subscribe(lambda _: changed.set(), session_id)
+        try:
+            yield changed
+        finally:
+            unsubscribe()
+
+    def fail(self, session_id: str, error: str | BaseException) -> Session:
+        """End a session at once, by the legal way: its tasks are dropped and named in `error`.
+
+        Args:
+            session_id: Key of a stored session; one that has ended is returned unchanged.
+            error: The cause.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+        """
+        return self._change(session_id, Fail(cause_in_words(error)))
+
+    # --- all sessions ---------------------------------------------------------------------
+
+    def sweep(self, *, at: datetime | None = None) -> SweepReport:
+        """Fire the timed rows that are due; costs by what is due, not by what is stored.
+
+        Args:
+            at: The instant, aware; None: now.
+
+        Returns:
+            What was fired, and when to sweep again.
+        """
+        self._core.check_open()
+        report = sweep(self._core, self._core.clock.now() if at is None else as_utc(at))
+        finished, failed = self._workers.stop_ended()
+        if not finished and not failed:
+            return report
+        return SweepReport(
+            fired=report.fired + finished,
+            next_deadline=self._core.store.next_deadline(),
+            failed=report.failed + failed,
+        )
+
+    def recover(self) -> RecoveryReport:
+        """Clear away what dead owners left; nothing of a living one is touched."""
+        self._core.check_open()
+        return recover(self._core)
+
+    def purge(self, *, ended_before: datetime) -> int:
+        """Remove sessions that ended before an instant; returns how many.
+
+        A tombstone with the last revision and digest is left of each, from which an id that is
+        used again goes on.
+        A session whose worker still runs elsewhere is left until that was stopped.
+        """
+        self._core.check_open()
+        self._workers.stop_ended()
+        return purge(self._core, as_utc(ended_before))
+
+    def verify(self) -> VerifyReport:
+        """Rebuild every session from its history, check digests and moves, and compare."""
+        self._core.check_open()
+        return verify(self._core)
+
+    def subscribe(self, callback: Subscriber, session_id: str | None = None) -> Callable[[], None]:
+        """Have a callback told of every event that this manager commits from now on.
+
+        It runs on a verb's thread, after the commit, before the verb returns, in the order of the
+        revisions of each session; no lock of a session is held, so it may call the manager. What
+        it raises is logged.
+
+        Args:
+            callback: Called with each event.
+            session_id: Only events of this session; None: of all.
+
+        Returns:
+            A function that ends it.
+        """
+        return self._core.subscribe(callback, session_id)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make all that this thread does in a `with` block one transaction of the store.
+
+        It is durable when the block ends, and undone if the block raises. Other threads and
+        processes wait with their commits meanwhile, so keep it short. Whoever subscribed is told
+        after it; workers are not started in it.
+        """
+        with self._core.batch():
+            yield
+        self._workers.stop_ended()
+
+    def close(self) -> None:
+        """Stop the workers that run here and let go of the store; twice is harmless.
+
+        Sessions stay as they are. Tasks and workers that are left can be recovered.
+        """
+        with self._closing:
+            if self._core.closed:
+                return
+            self._core.closed = True
+        self._workers.stop_all()
+        self._span.dismiss(self._core.owner_id)
+        self._span.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        self._core.check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        fault: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _change(
+        self, session_id: str, decision: Decision, expected_revision: int | None = None
+    ) -> Session:
+        change = self._core.change(session_id, decision, expected_revision=expected_revision)
+        return self._session(self._workers.act(change))
+
+
+def _nothing(_: object) -> None:
+    """Decide nothing: read the session."""
+
+
+def _with_graces(lifecycle: Lifecycle, graces: Mapping[str, float | None]) -> Lifecycle:
+    given = {name: seconds for name, seconds in graces.items() if seconds is not None}
+    for name in given:
+        if name not in lifecycle.graces:
+            problem = f"has no {name} grace that could be set"
+            raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
+    changed = {
+        name: seconds
+        for name, seconds in given.items()
+        if lifecycle.graces[name] != timedelta(seconds=seconds)
+    }
+    return lifecycle.extend(graces=changed) if changed else lifecycle

@@ -1,0 +1,138 @@
+"""What a manager hands out: sessions, the events of their lives, pages and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Literal
+
+import attrs
+
+from .jsonvalue import EMPTY_OBJECT, JsonObject
+from .state import SessionState
+
+EventKind = Literal["created", "moved", "changed", "purged"]
+
+
+@attrs.frozen
+class Session:
+    """A session as it was stored at one revision.
+
+    Attributes:
+        state: Its state.
+        revision: How many steps it has behind it; one higher for each event.
+        worker: What its start returned; None if nothing runs for it here.
+    """
+
+    state: SessionState
+    revision: int
+    worker: Any = attrs.field(default=None, eq=False)
+
+    @property
+    def session_id(self) -> str:
+        """The id of the session."""
+        return self.state.session_id
+
+    @property
+    def status(self) -> str:
+        """The status of the session."""
+        return self.state.status
+
+
+@attrs.frozen(kw_only=True)
+class SessionEvent:
+    """One step of a session's life; never changed once it is stored.
+
+    Attributes:
+        session_id: Whose life.
+        revision: The revision that the step led to.
+        kind: `created`, `moved` (to a status), `changed` (within one), `purged` (all that is left).
+        trigger: What was fired; None for `created` and `purged`.
+        source: The status before; None for `created`.
+        target: The status after; for `changed` and `purged` the same as the source.
+        at: When.
+        reason: Why, in the words of whoever did it; None if nothing was said.
+        changes: The fields that got another value, as `serialize` writes them; neither `status`
+            nor `updated_at`, which are `target` and `at`. All fields for `created`.
+        digest: SHA-256 over the digest before it and the stored bytes of this event, in hex.
+    """
+
+    session_id: str
+    revision: int
+    kind: EventKind
+    trigger: str | None
+    source: str | None
+    target: str | None
+    at: datetime
+    reason: str | None = None
+    changes: JsonObject = EMPTY_OBJECT
+    digest: str = ""
+
+
+@attrs.frozen
+class Page:
+    """Some of the sessions, by id.
+
+    Attributes:
+        sessions: In the order of their ids; may be empty.
+        next: What to hand to `list(after=…)` for the next page; None if this is the last.
+    """
+
+    sessions: tuple[Session, ...]
+    next: str | None
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.sessions)
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+@attrs.frozen
+class SweepReport:
+    """What a sweep did.
+
+    Attributes:
+        fired: The events of the steps that were made, in the order of their deadlines.
+        next_deadline: When to sweep again; None if no clock runs.
+        failed: Sessions whose timed row could not be fired, each with the error in words; they
+            were left as they were.
+    """
+
+    fired: tuple[SessionEvent, ...]
+    next_deadline: datetime | None
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class RecoveryReport:
+    """What was done about that which dead owners had left.
+
+    Attributes:
+        ended: Ids of the sessions that were ended: half-started or half-stopped ones.
+        released: Ids of the sessions that live on without what the dead owner did in them.
+        dropped_tasks: Ids of the tasks that were dropped, by session.
+        failed: Sessions that could not be recovered, each with the error in words.
+    """
+
+    ended: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
+    dropped_tasks: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class VerifyReport:
+    """Whether everything stored agrees with its own history.
+
+    Attributes:
+        ok: Whether no problem was found.
+        problems: Each in words, with the session and revision; empty if there is none.
+        sessions: How many sessions were rebuilt and compared.
+        events: How many events were read and checked.
+    """
+
+    ok: bool
+    problems: tuple[str, ...]
+    sessions: int
+    events: int

@@ -1,0 +1,68 @@
+"""Stores: where sessions are kept, by URL.
+
+| URL | store |
+|---|---|
+| `memory://` | this process's memory; nothing outlives it |
+| `sqlite:///relative.db`, `sqlite:////absolute.db` | one SQLite file on this machine |
+
+A new kind of store is a module here with a class that keeps to `abc.SessionStore`, and a line in
+`_SCHEMES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..lifecycle import Lifecycle
+from ..table import SESSION_LIFECYCLE
+from .abc import SessionStore
+from .memory import MemoryStore
+from .sqlite import SqliteStore
+
+
+def _open_memory(rest: str, lifecycle: Lifecycle) -> SessionStore:
+    if rest:
+        raise ValueError(f"memory:// takes nothing behind it, not {rest!r}")
+    return MemoryStore(lifecycle)
+
+
+def _open_sqlite(rest: str, lifecycle: Lifecycle) -> SessionStore:
+    path = rest.removeprefix("/")
+    is_file = not path.endswith("/") and Path(path).name not in ("", "..")
+    if not rest.startswith("/") or not is_file or path.startswith(":") or set(path) & {"?", "\0"}:
+        raise ValueError(
+            "a SQLite store is sqlite:///relative.db or sqlite:////absolute.db,"
+            f" not sqlite://{rest}"
+        )
+    return SqliteStore(path, lifecycle)
+
+
+_SCHEMES: dict[str, Callable[[str, Lifecycle], SessionStore]] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+}
+
+
+def open_store(url: str, *, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionStore:
+    """Open the store that a URL names.
+
+    Args:
+        url: `memory://`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        lifecycle: The lifecycle whose sessions it holds.
+
+    Returns:
+        The open store; whoever opens it closes it.
+
+    Raises:
+        ValueError: The URL names no kind of store that is known, or lacks its path.
+        StoreError: The store can't be opened; see the store's class.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _SCHEMES:
+        known = ", ".join(f"{each}://" for each in _SCHEMES)
+        raise ValueError(f"{url!r} is no store; a store's URL begins with {known}")
+    return _SCHEMES[scheme](rest, lifecycle)
+
+
+__all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store"]

@@ -1,0 +1,279 @@
+"""What every store keeps to.
+
+A store holds, for each session, its state at one revision (the snapshot) and the events that led
+there, and writes both together or not at all. It decides nothing: what may be written is decided
+by the table, before; that nobody else wrote meanwhile is the store's to see, by the revision.
+
+Every store obeys the same contract, the one in memory included, and passes the same tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Literal
+
+import attrs
+
+from ..history import Sealed
+from ..lifecycle import Lifecycle
+from ..session import SessionEvent
+from ..state import SessionState
+
+WorkKind = Literal["task", "start", "stop", "worker"]
+
+
+@attrs.frozen
+class Work:
+    """Something in progress that an owner answers for as long as it lives.
+
+    Attributes:
+        kind: `task` (in flight), `start` and `stop` (being done), `worker` (running).
+        item: The id of the task; empty for the others.
+    """
+
+    kind: WorkKind
+    item: str = ""
+
+
+@attrs.frozen
+class Stored:
+    """A session as it is stored.
+
+    Attributes:
+        state: Its state.
+        revision: The revision of its last event.
+        digest: The digest of its last event.
+    """
+
+    state: SessionState
+    revision: int
+    digest: str
+
+
+@attrs.frozen(kw_only=True)
+class StoredStep:
+    """One step, ready to be written.
+
+    Attributes:
+        sealed: The event and its bytes.
+        state: The state that the step leads to.
+        deadline_at: When the first timed row of that state fires; None if none will.
+    """
+
+    sealed: Sealed
+    state: SessionState
+    deadline_at: datetime | None
+
+
+@attrs.frozen(kw_only=True)
+class Commit:
+    """Steps of one session that are written together.
+
+    Attributes:
+        session_id: Whose steps.
+        operation_id: Random; tells later whether the commit landed.
+        owner_id: In whose name work is claimed.
+        expected_revision: The revision that was decided from; of the last event of the id.
+        creates: Whether the first step creates the session.
+        steps: At least one, in order; each is written by itself, seen only together.
+        claims: Work that the owner takes upon itself.
+        releases: Work that nobody answers for any longer, whoever did.
+        stops_worker: Whether a worker that runs for the session is to be stopped.
+        origin: Where it creates: the tombstone that the id goes on from, if another store has it.
+            A store whose own events of the id end earlier has it in their place.
+    """
+
+    session_id: str
+    operation_id: str
+    owner_id: str
+    expected_revision: int
+    creates: bool
+    steps: tuple[StoredStep, ...]
+    claims: tuple[Work, ...] = ()
+    releases: tuple[Work, ...] = ()
+    stops_worker: bool = False
+    origin: Sealed | None = None
+
+
+@attrs.frozen
+class Abandoned:
+    """What a dead owner left in one session."""
+
+    session_id: str
+    owner_id: str
+    work: tuple[Work, ...]
+
+
+def carried_over(commit: Commit, tail: int) -> Sealed | None:
+    """Return the tombstone of another store that a commit brings, if it is newer than a tail."""
+    origin = commit.origin
+    return origin if origin is not None and tail < origin.event.revision else None
+
+
+class SessionStore(ABC):
+    """Where the sessions of one lifecycle are kept.
+
+    Every method may raise `StoreUnavailableError` (it can't be reached, or is full, locked or
+    read-only) and `ManagerClosedError` is never raised here: a closed store is unavailable.
+
+    Attributes:
+        url: Where it is; a password in it is hidden.
+        lifecycle: The lifecycle whose sessions it holds.
+        durable: Whether what it holds outlives the process.
+
+    Threads: every method is safe.
+    """
+
+    url: str
+    lifecycle: Lifecycle
+    durable: bool
+
+    # --- one session ----------------------------------------------------------------------
+
+    @abstractmethod
+    def load(self, session_id: str) -> Stored | None:
+        """Read a session, or None if there is none.
+
+        Raises:
+            CorruptRecordError: It is there and can't be read.
+            SchemaVersionError: It has a format that is not known here.
+            LifecycleError: It is there and runs in another lifecycle.
+        """
+
+    @abstractmethod
+    def tail(self, session_id: str) -> tuple[int, str]:
+        """Return the revision and the digest of the last event of an id; (0, "") if none."""
+
+    @abstractmethod
+    def commit(self, commit: Commit) -> None:
+        """Write the steps of one session; durable on return, unless a batch is open.
+
+        Raises:
+            SessionExistsError: It creates a session, and there is one.
+            SessionNotFoundError: It moves a session that is not there.
+            RevisionConflictError: The stored revision is not the expected one.
+            StoreUnavailableError: It carries the operation id if the commit may have landed.
+        """
+
+    @abstractmethod
+    def landed(self, operation_id: str) -> bool:
+        """Tell whether a commit with this operation id was made."""
+
+    @abstractmethod
+    def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        """Return the stored bytes and the event of each step of an id, oldest first.
+
+        Raises:
+            CorruptRecordError: An event can't be read.
+            SchemaVersionError: An event has a format that is not known here.
+        """
+
+    # --- many sessions --------------------------------------------------------------------
+
+    @abstractmethod
+    def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
+        """Return the first sessions in any of these statuses, by id, behind `after`.
+
+        Raises:
+            CorruptRecordError: One of them can't be read.
+        """
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Return how many sessions are in each status; a status may be left out if none is."""
+
+    @abstractmethod
+    def due(
+        self, at: datetime, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[tuple[datetime, str], ...]:
+        """Return deadlines at or before an instant, with their sessions, in order, behind one."""
+
+    @abstractmethod
+    def next_deadline(self) -> datetime | None:
+        """Return the earliest deadline of all, or None."""
+
+    @abstractmethod
+    def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
+        """Return ids that have a session or a history, in order, behind `after`."""
+
+    # --- work and its owners --------------------------------------------------------------
+
+    @abstractmethod
+    def enlist(self, owner_id: str) -> None:
+        """Make an owner known; it lives until it is dismissed, or its process ends."""
+
+    @abstractmethod
+    def dismiss(self, owner_id: str) -> None:
+        """Declare an owner of this process dead; what it left can be recovered."""
+
+    @abstractmethod
+    def work_in(self, session_id: str) -> tuple[Work, ...]:
+        """Return all work in progress in a session, whoever answers for it."""
+
+    @abstractmethod
+    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
+        """Return what dead owners left, by session; of one session, or of all."""
+
+    @abstractmethod
+    def to_stop(self, owner_id: str) -> tuple[str, ...]:
+        """Return the sessions whose worker this owner runs and has to stop."""
+
+    @abstractmethod
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        """Let go of work of one owner, where no step of the session does it."""
+
+    # --- ends -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
+        """Return final sessions that ended before an instant, those that ended first first."""
+
+    @abstractmethod
+    def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
+        """Remove a final session and its events; the tombstone is left in their place.
+
+        Raises:
+            RevisionConflictError: The stored revision is not this one.
+            SessionNotFoundError: It is not there.
+        """
+
+    # --- the store itself -----------------------------------------------------------------
+
+    @abstractmethod
+    def batch(self) -> AbstractContextManager[None]:
+        """Make everything that this thread does inside one transaction, durable at its end.
+
+        An exception undoes it all. Other threads' commits wait. Batches do not nest.
+        """
+
+    @abstractmethod
+    def mark(self, name: str) -> bytes | None:
+        """Return what was kept under a name, or None."""
+
+    @abstractmethod
+    def set_mark(self, name: str, body: bytes) -> None:
+        """Keep something under a name, such as the position of whoever feeds the store."""
+
+    @abstractmethod
+    def check(self) -> tuple[str, ...]:
+        """Return what is wrong with the store as such, in words; empty if nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything; twice is harmless."""
+
+
+def ended_at(state: SessionState, lifecycle: Lifecycle) -> datetime | None:
+    """Return when a session ended; None if it has not."""
+    return state.status_since if state.status in lifecycle.final else None
+
+
+def all_ids(store: SessionStore, size: int = 1000) -> Iterator[str]:
+    """Yield every id of a store that has a session or a history, in order."""
+    after: str | None = None
+    while ids := store.ids(size, after):
+        yield from ids
+        after = ids[-1]

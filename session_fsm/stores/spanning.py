@@ -1,0 +1,175 @@
+"""Two stores as one: sessions that are not to be kept live in memory, beside the durable ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from heapq import merge
+from itertools import islice
+
+import attrs
+
+from ..errors import SessionExistsError, StateInvalidError, StoreUnavailableError
+from ..history import Sealed
+from ..session import SessionEvent
+from ..state import SessionConfig
+from .abc import Abandoned, Commit, SessionStore, Stored, Work, ended_at
+from .memory import MemoryStore
+
+
+def check_persistence(config: SessionConfig, store: SessionStore) -> None:
+    """Accept a configuration whose wish for persistence the store can grant.
+
+    Raises:
+        StateInvalidError: It wants to be durable, and the store is not.
+    """
+    if config.persistence_enabled and not store.durable:
+        problem = f"config.persistence_enabled: true, but {store.url} keeps nothing"
+        raise StateInvalidError(problems=(problem,))
+
+
+class SpanningStore(SessionStore):
+    """A store for most sessions, and memory for those with `persistence_enabled=False`.
+
+    An id is unique over both. Owners, marks and the store's checks are the first store's.
+
+    Args:
+        main: Where sessions are kept; it stays its owner's, and is not closed here.
+    """
+
+    def __init__(self, main: SessionStore) -> None:
+        self.url = main.url
+        self.lifecycle = main.lifecycle
+        self.durable = main.durable
+        self.main = main
+        self._passing = MemoryStore(main.lifecycle)
+        self._closed = False
+
+    def _home(self, session_id: str) -> SessionStore:
+        *passing, _ = reversed(self._used())
+        return next((each for each in passing if each.load(session_id) is not None), self.main)
+
+    def _used(self) -> tuple[SessionStore, ...]:
+        if self._closed:
+            raise StoreUnavailableError(problem="the store is closed")
+        # While memory is not used, nobody waits there for another thread's batch.
+        return (self.main,) if self._passing.is_empty else (self.main, self._passing)
+
+    # --- one session ----------------------------------------------------------------------
+
+    def load(self, session_id: str) -> Stored | None:
+        return self._home(session_id).load(session_id)
+
+    def tail(self, session_id: str) -> tuple[int, str]:
+        return max(store.tail(session_id) for store in self._used())
+
+    def commit(self, commit: Commit) -> None:
+        home = self._home(commit.session_id)
+        if commit.creates:
+            if self.load(commit.session_id) is not None:
+                raise SessionExistsError(session_id=commit.session_id)
+            config = commit.steps[0].state.config
+            check_persistence(config, self.main)
+            passing = config.persistence_enabled is False and self.main.durable
+            home = self._passing if passing else self.main
+            if (last := self.history(commit.session_id)[-1:]) and commit.expected_revision:
+                # The id may have had its last life in the other store; its chain goes on here.
+                [(body, event)] = last
+                commit = attrs.evolve(commit, origin=Sealed(event, body))
+        home.commit(commit)
+
+    def landed(self, operation_id: str) -> bool:
+        return any(store.landed(operation_id) for store in self._used())
+
+    def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        # Where its last life is, or was, is all that is left of those before.
+        newest = max(self._used(), key=lambda store: store.tail(session_id)[0])
+        return newest.history(session_id)
+
+    # --- many sessions --------------------------------------------------------------------
+
+    def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
+        words = tuple(statuses)
+        pages = [store.page(words, limit, after) for store in self._used()]
+        by_id = merge(*pages, key=lambda stored: stored.state.session_id)
+        return tuple(islice(by_id, limit))
+
+    def counts(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for store in self._used():
+            total.update(store.counts())
+        return dict(total)
+
+    def due(
+        self, at: datetime, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[tuple[datetime, str], ...]:
+        runs = [store.due(at, limit, after) for store in self._used()]
+        return tuple(islice(merge(*runs), limit))
+
+    def next_deadline(self) -> datetime | None:
+        found = [store.next_deadline() for store in self._used()]
+        return min((each for each in found if each is not None), default=None)
+
+    def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
+        both = {each for store in self._used() for each in store.ids(limit, after)}
+        return tuple(sorted(both)[:limit])
+
+    # --- work and its owners --------------------------------------------------------------
+
+    def enlist(self, owner_id: str) -> None:
+        self._passing.enlist(owner_id)
+        self.main.enlist(owner_id)
+
+    def dismiss(self, owner_id: str) -> None:
+        self.main.dismiss(owner_id)
+        self._passing.dismiss(owner_id)
+
+    def work_in(self, session_id: str) -> tuple[Work, ...]:
+        return self._home(session_id).work_in(session_id)
+
+    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
+        return tuple(left for store in self._used() for left in store.abandoned(session_id))
+
+    def to_stop(self, owner_id: str) -> tuple[str, ...]:
+        return tuple(each for store in self._used() for each in store.to_stop(owner_id))
+
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        self._home(session_id).release(session_id, work, owner_id)
+
+    # --- ends -----------------------------------------------------------------------------
+
+    def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
+        def end(stored: Stored) -> tuple[datetime, str]:
+            at = ended_at(stored.state, self.lifecycle)
+            assert at is not None  # both found it ended
+            return at, stored.state.session_id
+
+        runs = [store.ended(before, limit) for store in self._used()]
+        return tuple(islice(merge(*runs, key=end), limit))
+
+    def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
+        self._home(session_id).bury(session_id, revision, tombstone)
+
+    # --- the store itself -----------------------------------------------------------------
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        with self._passing.batch(), self.main.batch():
+            yield
+
+    def mark(self, name: str) -> bytes | None:
+        self._passing.check_open()
+        return self.main.mark(name)
+
+    def set_mark(self, name: str, body: bytes) -> None:
+        self._passing.check_open()
+        self.main.set_mark(name, body)
+
+    def check(self) -> tuple[str, ...]:
+        return self.main.check() + self._passing.check()
+
+    def close(self) -> None:
+        self._closed = True
+        self._passing.close()

@@ -1,0 +1,477 @@
+"""The embedded store: one SQLite file, many processes on one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..clock import instant_text
+from ..errors import (
+    CorruptRecordError,
+    DeserializationError,
+    LifecycleError,
+    RevisionConflictError,
+    SchemaVersionError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from ..history import NO_DIGEST, Sealed, decode
+from ..lifecycle import Lifecycle
+from ..serialization import FORMAT, dumps, loads, newer_format, parse_instant
+from ..session import SessionEvent
+from ..table import SESSION_LIFECYCLE
+from .abc import (
+    Abandoned,
+    Commit,
+    SessionStore,
+    Stored,
+    StoredStep,
+    Work,
+    WorkKind,
+    carried_over,
+    ended_at,
+)
+from .owners import OwnerLocks
+from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
+from .sqlite_schema import rule_problems, schema_problems
+
+_LOAD = """
+SELECT session.session_id, CAST(session.state AS BLOB), session.revision, session.lifecycle,
+    session.status, event.digest
+FROM session LEFT JOIN session_event AS event USING (session_id, revision)
+"""
+_KINDS: dict[str, WorkKind] = {
+    "task": "task",
+    "start": "start",
+    "stop": "stop",
+    "worker": "worker",
+}
+
+
+class SqliteStore(SessionStore):
+    """Sessions in an SQLite file, written durably, shared by the processes of one machine.
+
+    Beside the file lies a directory `<file>.owners` with a lock for each living owner.
+
+    Args:
+        path: The file; made if it is missing, its directory is not.
+        lifecycle: The lifecycle whose sessions it holds; others may share the file.
+        busy_timeout_seconds: Longest wait for a writer of another process.
+
+    Raises:
+        StoreUnavailableError: It can't be opened.
+        CorruptRecordError: It is no database, or a broken one.
+        SchemaVersionError: It is somebody else's, or of a version that is not known here.
+        LifecycleError: It knows a lifecycle of this name with other rows.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        path: Path | str,
+        lifecycle: Lifecycle = SESSION_LIFECYCLE,
+        *,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        self.path = Path(path)
+        self.url = f"sqlite:///{self.path}"
+        self.lifecycle = lifecycle
+        locks = self.path.with_name(f"{self.path.name}.owners")
+        self._owners = OwnerLocks(locks)
+        self._connections = Connections(
+            self.path,
+            lifecycle=lifecycle,
+            lock_directory=locks,
+            busy_timeout_seconds=busy_timeout_seconds,
+        )
+
+    # --- one session ----------------------------------------------------------------------
+
+    def load(self, session_id: str) -> Stored | None:
+        with self._connections.reading() as reader:
+            row = reader.execute(f"{_LOAD} WHERE session_id = ?", (_key(session_id),)).fetchone()
+        return None if row is None else self._stored(row)
+
+    def _stored(self, row: tuple[str, bytes, int, str, str, str | None]) -> Stored:
+        session_id, text, revision, lifecycle, status, digest = row
+        if lifecycle != self.lifecycle.name:
+            problem = f"session {session_id!r} runs in the lifecycle {lifecycle!r}"
+            raise LifecycleError(problem=problem, lifecycle=self.lifecycle.name)
+        record = f"session {session_id!r}"
+        try:
+            state = loads(text, self.lifecycle)
+        except DeserializationError as fault:
+            if (number := newer_format(text)) is not None:
+                raise SchemaVersionError(
+                    found=f"{number} of {record}", supported=str(FORMAT)
+                ) from fault
+            raise CorruptRecordError(record=record, problems=fault.problems) from fault
+        if digest is None:
+            problem = f"no event has its revision {revision}"
+            raise CorruptRecordError(record=record, problems=(problem,))
+        if state.session_id != session_id:
+            problem = f"holds the state of {state.session_id!r}"
+            raise CorruptRecordError(record=record, problems=(problem,))
+        if state.status != status:
+            problem = f"is listed as {status!r}, its state as {str(state.status)!r}"
+            raise CorruptRecordError(record=record, problems=(problem,))
+        return Stored(state, revision, digest)
+
+    def tail(self, session_id: str) -> tuple[int, str]:
+        with self._connections.reading() as reader:
+            return _tail(reader, session_id)
+
+    def commit(self, commit: Commit) -> None:
+        with self._connections.writing(commit.operation_id) as writer:
+            self._begin_at_expected(writer, commit)
+            for index, step in enumerate(commit.steps):
+                if commit.creates and index == 0:
+                    self._insert(writer, step)
+                else:
+                    self._update(writer, step)
+                _append(writer, step.sealed, commit.operation_id)
+            _move_work(writer, commit)
+
+    def _begin_at_expected(self, writer: sqlite3.Connection, commit: Commit) -> None:
+        session_id = commit.session_id
+        row = writer.execute(
+            "SELECT revision FROM session WHERE session_id = ?", (session_id,)
+        ).fetchone()
+        if commit.creates and row is not None:
+            raise SessionExistsError(session_id=session_id)
+        if not commit.creates and row is None:
+            raise SessionNotFoundError(session_id=session_id)
+        found: int = _tail(writer, session_id)[0] if row is None else row[0]
+        if (origin := carried_over(commit, found)) is not None:
+            found = origin.event.revision
+        if found != commit.expected_revision:
+            raise RevisionConflictError(
+                session_id=session_id, expected=commit.expected_revision, found=found
+            )
+        if origin is not None:
+            writer.execute("DELETE FROM session_event WHERE session_id = ?", (session_id,))
+            _append(writer, origin, "")
+
+    def _columns(self, step: StoredStep) -> dict[str, Any]:
+        end = ended_at(step.state, self.lifecycle)
+        return {
+            "session_id": step.state.session_id,
+            "lifecycle": self.lifecycle.name,
+            "revision": step.sealed.event.revision,
+            "status": str(step.state.status),
+            "deadline_at": step.deadline_at and instant_text(step.deadline_at),
+            "ended_at": end and instant_text(end),
+            "state": dumps(step.state, self.lifecycle).decode(),
+        }
+
+    def _insert(self, writer: sqlite3.Connection, step: StoredStep) -> None:
+        writer.execute(
+            "INSERT INTO session VALUES"
+            " (:session_id, :lifecycle, :revision, :status, :deadline_at, :ended_at, :state)",
+            self._columns(step),
+        )
+
+    def _update(self, writer: sqlite3.Connection, step: StoredStep) -> None:
+        columns = self._columns(step)
+        written = writer.execute(
+            "UPDATE session SET revision = :revision, status = :status,"
+            " deadline_at = :deadline_at, ended_at = :ended_at, state = :state"
+            " WHERE session_id = :session_id AND revision = :revision - 1",
+            columns,
+        ).rowcount
+        if written != 1:
+            expected = step.sealed.event.revision - 1
+            found = _tail(writer, columns["session_id"])[0]
+            raise RevisionConflictError(
+                session_id=columns["session_id"], expected=expected, found=found
+            )
+
+    def landed(self, operation_id: str) -> bool:
+        with self._connections.reading() as reader:
+            query = "SELECT 1 FROM session_event WHERE operation_id = ? LIMIT 1"
+            return reader.execute(query, (operation_id,)).fetchone() is not None
+
+    def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT revision, body, digest FROM session_event"
+                " WHERE session_id = ? ORDER BY revision",
+                (_key(session_id),),
+            ).fetchall()
+        return tuple((bytes(row[1]), self._event(session_id, *row)) for row in rows)
+
+    def _event(self, session_id: str, revision: int, body: bytes, digest: str) -> SessionEvent:
+        record = f"event {revision} of session {session_id!r}"
+        try:
+            event = decode(body, digest, self.lifecycle)
+        except DeserializationError as fault:
+            raise CorruptRecordError(record=record, problems=fault.problems) from fault
+        except SchemaVersionError as fault:
+            found = f"{fault.found} ({record})"
+            raise SchemaVersionError(found=found, supported=fault.supported) from fault
+        if (event.session_id, event.revision) != (session_id, revision):
+            problem = f"holds event {event.revision} of session {event.session_id!r}"
+            raise CorruptRecordError(record=record, problems=(problem,))
+        return event
+
+    # --- many sessions --------------------------------------------------------------------
+
+    def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
+        words = list(dict.fromkeys(str(status) for status in statuses))
+        if not words:
+            return ()
+        # One run for each status, each in the order of its index: a page costs by its own length.
+        run = (
+            "SELECT * FROM (SELECT session_id FROM session INDEXED BY session_by_status"
+            " WHERE lifecycle = ? AND status = ? AND session_id > ?"
+            " ORDER BY session_id LIMIT ?)"
+        )
+        parameters: list[Any] = []
+        for word in words:
+            parameters += [self.lifecycle.name, word, after or "", limit]
+        ids = f"{' UNION ALL '.join([run] * len(words))} ORDER BY session_id LIMIT ?"
+        query = f"{_LOAD} WHERE session_id IN ({ids}) ORDER BY session_id"
+        with self._connections.reading() as reader:
+            rows = reader.execute(query, [*parameters, limit]).fetchall()
+        return tuple(self._stored(row) for row in rows)
+
+    def counts(self) -> dict[str, int]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT status, sessions FROM session_count WHERE lifecycle = ?",
+                (self.lifecycle.name,),
+            ).fetchall()
+        return {status: count for status, count in rows if count}
+
+    def due(
+        self, at: datetime, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[tuple[datetime, str], ...]:
+        behind = ("", "") if after is None else (instant_text(after[0]), after[1])
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT deadline_at, session_id FROM session INDEXED BY session_by_deadline"
+                " WHERE lifecycle = ? AND deadline_at IS NOT NULL AND deadline_at <= ?"
+                " AND (deadline_at, session_id) > (?, ?)"
+                " ORDER BY deadline_at, session_id LIMIT ?",
+                (self.lifecycle.name, instant_text(at), *behind, limit),
+            ).fetchall()
+        return tuple((_deadline(*row), row[1]) for row in rows)
+
+    def next_deadline(self) -> datetime | None:
+        with self._connections.reading() as reader:
+            row = reader.execute(
+                "SELECT deadline_at, session_id FROM session INDEXED BY session_by_deadline"
+                " WHERE lifecycle = ? AND deadline_at IS NOT NULL"
+                " ORDER BY deadline_at, session_id LIMIT 1",
+                (self.lifecycle.name,),
+            ).fetchone()
+        return None if row is None else _deadline(*row)
+
+    def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
+        # Sessions of other lifecycles have histories here too; theirs are not ours to judge.
+        told = {"after": after or "", "lifecycle": self.lifecycle.name, "limit": limit}
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT DISTINCT session_id FROM session_event AS event"
+                " WHERE session_id > :after AND NOT EXISTS (SELECT 1 FROM session"
+                "  WHERE session.session_id = event.session_id AND session.lifecycle <> :lifecycle)"
+                " ORDER BY session_id LIMIT :limit",
+                told,
+            ).fetchall()
+            rows += reader.execute(
+                "SELECT session_id FROM session WHERE session_id > :after"
+                " AND lifecycle = :lifecycle ORDER BY session_id LIMIT :limit",
+                told,
+            ).fetchall()
+        return tuple(sorted({session_id for (session_id,) in rows})[:limit])
+
+    # --- work and its owners --------------------------------------------------------------
+
+    def enlist(self, owner_id: str) -> None:
+        self._connections.check_open()
+        self._owners.take(owner_id)
+
+    def dismiss(self, owner_id: str) -> None:
+        self._owners.drop(owner_id)
+
+    def work_in(self, session_id: str) -> tuple[Work, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT kind, item FROM work WHERE session_id = ? ORDER BY kind, item",
+                (_key(session_id),),
+            ).fetchall()
+        return tuple(Work(_KINDS[kind], item) for kind, item in rows)
+
+    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
+        query = (
+            "SELECT work.session_id, owner_id, kind, item"
+            " FROM work JOIN session USING (session_id) WHERE session.lifecycle = ?"
+        )
+        with self._connections.reading() as reader:
+            if session_id is None:
+                rows = reader.execute(query, (self.lifecycle.name,)).fetchall()
+            else:
+                one = f"{query} AND work.session_id = ?"
+                rows = reader.execute(one, (self.lifecycle.name, _key(session_id))).fetchall()
+        alive = {owner: self._owners.is_alive(owner) for owner in {row[1] for row in rows}}
+        left: dict[tuple[str, str], list[Work]] = {}
+        for each, owner, kind, item in rows:
+            if not alive[owner]:
+                left.setdefault((each, owner), []).append(Work(_KINDS[kind], item))
+        return tuple(
+            Abandoned(*key, tuple(sorted(work, key=lambda each: (each.kind, each.item))))
+            for key, work in sorted(left.items())
+        )
+
+    def to_stop(self, owner_id: str) -> tuple[str, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT session_id FROM work INDEXED BY work_to_stop"
+                " WHERE owner_id = ? AND stop = 1 ORDER BY session_id",
+                (owner_id,),
+            ).fetchall()
+        return tuple(session_id for (session_id,) in rows)
+
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        with self._connections.writing() as writer:
+            writer.executemany(
+                "DELETE FROM work WHERE session_id = ? AND kind = ? AND item = ? AND owner_id = ?",
+                [(session_id, each.kind, each.item, owner_id) for each in work],
+            )
+
+    # --- ends -----------------------------------------------------------------------------
+
+    def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                f"{_LOAD} WHERE lifecycle = ? AND ended_at IS NOT NULL AND ended_at < ?"
+                " ORDER BY ended_at, session_id LIMIT ?",
+                (self.lifecycle.name, instant_text(before), limit),
+            ).fetchall()
+        return tuple(self._stored(row) for row in rows)
+
+    def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
+        with self._connections.writing() as writer:
+            removed = writer.execute(
+                "DELETE FROM session WHERE session_id = ? AND revision = ?",
+                (session_id, revision),
+            ).rowcount
+            if removed != 1:
+                found = _tail(writer, session_id)[0]
+                if not writer.execute(
+                    "SELECT 1 FROM session WHERE session_id = ?", (session_id,)
+                ).fetchone():
+                    raise SessionNotFoundError(session_id=session_id)
+                raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
+            writer.execute("DELETE FROM session_event WHERE session_id = ?", (session_id,))
+            writer.execute("DELETE FROM work WHERE session_id = ?", (session_id,))
+            _append(writer, tombstone, "")
+
+    # --- the store itself -----------------------------------------------------------------
+
+    def batch(self) -> AbstractContextManager[None]:
+        return self._connections.batch()
+
+    def mark(self, name: str) -> bytes | None:
+        with self._connections.reading() as reader:
+            row = reader.execute("SELECT body FROM mark WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def set_mark(self, name: str, body: bytes) -> None:
+        with self._connections.writing() as writer:
+            writer.execute(
+                "INSERT INTO mark VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
+                (name, body),
+            )
+
+    def check(self) -> tuple[str, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute("PRAGMA integrity_check").fetchall()
+            found = [f"database: {text}" for (text,) in rows if text != "ok"]
+            found += [
+                f"database: {problem}"
+                for problem in (*schema_problems(reader), *rule_problems(reader, self.lifecycle))
+            ]
+            counted = dict(
+                reader.execute(
+                    "SELECT status, count(*) FROM session WHERE lifecycle = ? GROUP BY status",
+                    (self.lifecycle.name,),
+                ).fetchall()
+            )
+        kept = self.counts()
+        found += [
+            f"database: {counted.get(word, 0)} sessions are {word!r}, {kept.get(word, 0)} counted"
+            for word in sorted(counted.keys() | kept.keys())
+            if counted.get(word, 0) != kept.get(word, 0)
+        ]
+        return tuple(found)
+
+    def close(self) -> None:
+        self._connections.close()
+        self._owners.close()
+
+
+def _deadline(text: str, session_id: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except ValueError as fault:
+        problem = f"deadline_at: {fault}"
+        raise CorruptRecordError(record=f"session {session_id!r}", problems=(problem,)) from fault
+
+
+def _key(session_id: str) -> str | bytes:
+    """Return an id as it is looked up; what is no Unicode text equals no id that is stored."""
+    try:
+        session_id.encode()
+    except UnicodeEncodeError:
+        return b""
+    return session_id
+
+
+def _tail(connection: sqlite3.Connection, session_id: str) -> tuple[int, str]:
+    row = connection.execute(
+        "SELECT revision, digest FROM session_event"
+        " WHERE session_id = ? ORDER BY revision DESC LIMIT 1",
+        (_key(session_id),),
+    ).fetchone()
+    return (0, NO_DIGEST) if row is None else (row[0], row[1])
+
+
+def _append(writer: sqlite3.Connection, sealed: Sealed, operation_id: str) -> None:
+    event = sealed.event
+    writer.execute(
+        "INSERT INTO session_event (session_id, revision, at, body, digest, operation_id)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            event.session_id,
+            event.revision,
+            instant_text(event.at),
+            sealed.body,
+            event.digest,
+            operation_id,
+        ),
+    )
+
+
+def _move_work(writer: sqlite3.Connection, commit: Commit) -> None:
+    session_id = commit.session_id
+    if commit.releases:
+        writer.executemany(
+            "DELETE FROM work WHERE session_id = ? AND kind = ? AND item = ?",
+            [(session_id, work.kind, work.item) for work in commit.releases],
+        )
+    if commit.claims:
+        writer.executemany(
+            "INSERT INTO work (session_id, kind, item, owner_id) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET owner_id = excluded.owner_id, stop = 0",
+            [(session_id, work.kind, work.item, commit.owner_id) for work in commit.claims],
+        )
+    if commit.stops_worker:
+        writer.execute(
+            "UPDATE work SET stop = 1 WHERE session_id = ? AND kind = 'worker'", (session_id,)
+        )

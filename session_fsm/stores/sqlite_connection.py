@@ -1,0 +1,240 @@
+"""Connections to one SQLite file: one that writes, some that read, and what their errors mean.
+
+Write-ahead logging lets readers go on while the one writer commits; `synchronous=FULL` makes a
+commit durable before it is answered. Threads of this process queue at the writer's lock in order of
+arrival; other processes are waited for by SQLite, up to the busy time-out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
+from ..lifecycle import Lifecycle
+from .sqlite_schema import is_new, prepare
+
+BUSY_TIMEOUT_SECONDS: Final = 30.0
+MAX_IDLE_READERS: Final = 4
+
+_BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
+
+
+def told(fault: sqlite3.Error, path: Path, operation_id: str | None = None) -> SessionFsmError:
+    """Return what an error of the database means to a user of the store."""
+    name = getattr(fault, "sqlite_errorname", "") or type(fault).__name__
+    undecodable = str(fault).startswith("Could not decode to UTF-8")  # has no code of its own
+    if undecodable or any(name.startswith(broken) for broken in _BROKEN_FILE):
+        return CorruptRecordError(record=f"the database {path}", problems=(str(fault),))
+    problem = f"{path}: {fault} ({name})"
+    return StoreUnavailableError(problem=problem, operation_id=operation_id)
+
+
+class Connections:
+    """The connections of one store to its file, which is made if it is missing, with mode 0600.
+
+    Args:
+        path: The file.
+        lifecycle: Made known to the database before anything is written.
+        lock_directory: Where the lock lies under which the file is opened.
+        busy_timeout_seconds: Longest wait for a writer of another process.
+
+    Raises:
+        StoreUnavailableError: It can't be opened.
+        CorruptRecordError: It is no database, or a broken one.
+        SchemaVersionError: It is somebody else's, or of a version that is not known here.
+        LifecycleError: It knows a lifecycle of this name with other rows.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lifecycle: Lifecycle,
+        lock_directory: Path,
+        busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+    ) -> None:
+        self.path = path
+        self._busy_timeout_seconds = busy_timeout_seconds
+        self._writing = threading.RLock()
+        self._batch_thread: int | None = None
+        self._idle: list[sqlite3.Connection] = []
+        self._idle_lock = threading.Lock()
+        self._closed = False
+        # Ten processes that open a new file at once would meet "database is locked" in spite of
+        # any time-out, because turning on the log can't wait: they take turns at a lock file.
+        turn = FileLock(lock_directory / "opening", timeout=busy_timeout_seconds)
+        try:
+            with turn:
+                _make_private(path)
+                self._writer = self._connect()
+                try:
+                    with self.writing():
+                        prepare(self._writer, lifecycle)
+                except BaseException:
+                    self._writer.close()
+                    raise
+        except sqlite3.Error as fault:
+            raise told(fault, path) from fault
+        except (OSError, Timeout) as fault:
+            raise StoreUnavailableError(problem=f"can't open {path}: {fault}") from fault
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_seconds,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            is_new(connection)  # somebody else's file must not even get our kind of journal
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA trusted_schema = OFF")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # --- writing --------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self, operation_id: str | None = None) -> Iterator[sqlite3.Connection]:
+        """Give the writer inside one transaction, committed at the end, undone on any exception.
+
+        Inside a batch of this thread it is a part of the batch's transaction, undone alone.
+
+        Args:
+            operation_id: What is being done; stands in the error if it may have landed.
+        """
+        with self._writing:
+            self.check_open()
+            nested = self._batch_thread is not None
+            begin, commit, undo = _SAVEPOINT if nested else _TRANSACTION
+            if not nested:
+                # An interrupt may have kept the last transaction from being undone.
+                self._undo(undo)
+            elif not self._writer.in_transaction:
+                # A full disk can do that; a savepoint would be a transaction of its own.
+                raise StoreUnavailableError(problem="the database has undone the whole batch")
+            try:
+                self._writer.execute(begin)
+                yield self._writer
+            except BaseException as fault:
+                self._undo(undo)
+                if isinstance(fault, sqlite3.Error):
+                    raise told(fault, self.path) from fault
+                raise
+            try:
+                self._writer.execute(commit)
+            except sqlite3.Error as fault:
+                self._undo(undo)
+                raise told(fault, self.path, operation_id) from fault
+
+    def _undo(self, statements: tuple[str, ...]) -> None:
+        if self._writer.in_transaction:
+            for statement in statements:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.execute(statement)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make all that this thread writes one transaction; other threads wait."""
+        with self._writing:
+            if self._batch_thread is not None:
+                raise StoreUnavailableError(problem="a batch is open already")
+            with self.writing():
+                self._batch_thread = threading.get_ident()
+                try:
+                    yield
+                finally:
+                    self._batch_thread = None
+
+    # --- reading --------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection to read with; inside a batch of this thread, the writer itself."""
+        if self._batch_thread == threading.get_ident():
+            try:
+                yield self._writer
+            except sqlite3.Error as fault:
+                raise told(fault, self.path) from fault
+            return
+        reader: sqlite3.Connection | None = None
+        try:
+            reader = self._take_reader()
+            yield reader
+        except sqlite3.Error as fault:
+            raise told(fault, self.path) from fault
+        finally:
+            if reader is not None:
+                self._give_back(reader)
+
+    def _take_reader(self) -> sqlite3.Connection:
+        with self._idle_lock:
+            self.check_open()
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def _give_back(self, reader: sqlite3.Connection) -> None:
+        with self._idle_lock:
+            if not self._closed and len(self._idle) < MAX_IDLE_READERS:
+                self._idle.append(reader)
+                return
+        reader.close()
+
+    # --- the end --------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        """Refuse to work for a store that was closed.
+
+        Raises:
+            StoreUnavailableError: It was closed.
+        """
+        if self._closed:
+            raise StoreUnavailableError(problem="the store is closed")
+
+    def close(self) -> None:
+        """Close every connection; waits for a write that is being done; twice is harmless."""
+        with self._writing:
+            with self._idle_lock:
+                if self._closed:
+                    return
+                self._closed = True
+                idle, self._idle = self._idle, []
+            for connection in (*idle, self._writer):
+                connection.close()
+
+
+_TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
+_SAVEPOINT = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, empty and for this user alone, if it is missing.
+
+    It is made under another name and linked: closing a descriptor of the file itself would drop
+    the locks that SQLite holds on it in this process.
+    """
+    if path.exists():
+        return
+    descriptor, other_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(other_name, path)
+    finally:
+        os.unlink(other_name)

@@ -1,0 +1,218 @@
+"""Whoever writes into a store in a test: commits as a manager makes them, without a manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, TypeVar
+
+from ..explain import next_timed
+from ..history import Sealed, Step, seal, tombstone
+from ..lifecycle import Lifecycle
+from ..machine import SessionMachine
+from ..serialization import dumps
+from ..state import SessionConfig, SessionState
+from ..stores.abc import Commit, SessionStore, Stored, StoredStep, Work, all_ids
+
+BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
+"""When the sessions of an author are created."""
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+"""Behind every deadline and every end."""
+
+Move = str | tuple[str, Mapping[str, Any]]
+"""A trigger, alone or with its arguments."""
+Fault = TypeVar("Fault", bound=BaseException)
+
+
+class Author:
+    """Makes commits for a store, and writes them.
+
+    Args:
+        store: Where the sessions are kept.
+        name: In whose name work is claimed; no two authors of a store share one.
+        config_of: Returns the configuration of a session that is created, by its id.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        name: str = "author",
+        config_of: Callable[[str], SessionConfig] = lambda _: SessionConfig(),
+    ) -> None:
+        self.store = store
+        self.name = name
+        self._config_of = config_of
+        self._numbers = count(1)
+
+    def draft(
+        self,
+        session_id: str,
+        *moves: Move,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        claims: Iterable[Work] = (),
+        releases: Iterable[Work] = (),
+        stops_worker: bool = False,
+    ) -> Commit:
+        """Make a commit from what the store has now; nothing is written.
+
+        Args:
+            session_id: Whose steps; created by the first of them if it is not there.
+            *moves: What is fired, in order.
+            at: When; None: a second after the last change, or at `BEGINNING`.
+            metadata: Of the session, where it is created.
+            claims: Work that the author takes upon itself.
+            releases: Work that nobody answers for any longer.
+            stops_worker: Whether a worker of the session is to be stopped.
+        """
+        store, lifecycle = self.store, self.store.lifecycle
+        stored = store.load(session_id)
+        revision, digest = store.tail(session_id)
+        steps: list[Step] = []
+        if stored is None:
+            state = SessionState.new(
+                session_id,
+                config=self._config_of(session_id),
+                metadata=metadata,
+                at=BEGINNING if at is None else at,
+                status=lifecycle.initial,
+            )
+            steps.append(Step(before=None, after=state, trigger=None, moves=False))
+        else:
+            state = stored.state
+            at = state.updated_at + timedelta(seconds=1) if at is None else at
+        machine = SessionMachine(state, lifecycle)
+        for move in moves:
+            trigger, arguments = (move, {}) if isinstance(move, str) else move
+            before = machine.state
+            after = machine.fire(trigger, at=BEGINNING if at is None else at, **arguments)
+            row = lifecycle.find(trigger, before.status)
+            moved = row is not None and row.target is not None
+            steps.append(Step(before=before, after=after, trigger=trigger, moves=moved))
+        return Commit(
+            session_id=session_id,
+            operation_id=f"{self.name}-{next(self._numbers)}",
+            owner_id=self.name,
+            expected_revision=revision,
+            creates=stored is None,
+            steps=tuple(sealed_steps(steps, revision, digest, lifecycle)),
+            claims=tuple(claims),
+            releases=tuple(releases),
+            stops_worker=stops_worker,
+        )
+
+    def write(self, session_id: str, *moves: Move, **more: Any) -> Commit:
+        """Make a commit as `draft` does, write it, and return it."""
+        commit = self.draft(session_id, *moves, **more)
+        self.store.commit(commit)
+        return commit
+
+    def bury(self, session_id: str) -> Sealed:
+        """Remove a final session, and return the tombstone that is left."""
+        stored = self.store.load(session_id)
+        assert stored is not None
+        sealed = grave(stored)
+        self.store.bury(session_id, stored.revision, sealed)
+        return sealed
+
+
+def sealed_steps(
+    steps: Iterable[Step], revision: int, digest: str, lifecycle: Lifecycle
+) -> Iterator[StoredStep]:
+    """Yield steps as they are stored, behind an event with this revision and digest."""
+    for number, step in enumerate(steps, revision + 1):
+        sealed = seal(step, revision=number, previous=digest)
+        digest = sealed.event.digest
+        timed = next_timed(step.after, lifecycle)
+        yield StoredStep(
+            sealed=sealed, state=step.after, deadline_at=None if timed is None else timed[1]
+        )
+
+
+def grave(stored: Stored) -> Sealed:
+    """Return the tombstone of a session, set a day after its last change."""
+    return tombstone(
+        stored.state,
+        revision=stored.revision + 1,
+        previous=stored.digest,
+        at=stored.state.updated_at + timedelta(days=1),
+    )
+
+
+def routes(lifecycle: Lifecycle) -> dict[str, tuple[str, ...]]:
+    """Return shortest triggers that lead a new session to each status, by hand and bare."""
+    found: dict[str, tuple[str, ...]] = {lifecycle.initial: ()}
+    waiting = [lifecycle.initial]
+    for status in waiting:
+        for row in lifecycle.leaving(status):
+            if row.target is None or row.target in found or row.deadline or row.required:
+                continue
+            found[row.target] = (*found[status], row.trigger)
+            waiting.append(row.target)
+    return {status: found[status] for status in lifecycle.statuses}
+
+
+def everything(store: SessionStore, *owners: str) -> dict[str, Any]:
+    """Return all that a store tells of its sessions, comparable with another store's.
+
+    Args:
+        store: The store.
+        *owners: Whose workers are asked for.
+    """
+
+    def exact(stored: Stored) -> tuple[bytes, int, str]:
+        # As bytes: 1, 1.0 and true are equal in Python, and 0.0 equals -0.0.
+        return dumps(stored.state, store.lifecycle), stored.revision, stored.digest
+
+    ids = tuple(all_ids(store))
+    loaded = {each: stored for each in ids if (stored := store.load(each)) is not None}
+    return {
+        "ids": ids,
+        "sessions": {each: exact(stored) for each, stored in loaded.items()},
+        "tails": {each: store.tail(each) for each in ids},
+        "histories": {each: store.history(each) for each in ids},
+        "pages": {
+            status: [exact(stored) for stored in store.page((status,), 1000, None)]
+            for status in store.lifecycle.statuses
+        },
+        "counts": {status: number for status, number in store.counts().items() if number},
+        "due": store.due(END_OF_TIME, 1000, None),
+        "next_deadline": store.next_deadline(),
+        "work": {each: set(work) for each in ids if (work := store.work_in(each))},
+        "abandoned": {
+            (each.session_id, each.owner_id): set(each.work) for each in store.abandoned()
+        },
+        "to_stop": {owner: set(store.to_stop(owner)) for owner in owners},
+        "ended": [exact(stored) for stored in store.ended(END_OF_TIME, 1000)],
+        "problems": store.check(),
+    }
+
+
+class StoreRules:
+    """A part of the contract of stores.
+
+    Its tests take a fixture `store`, which a subclass defines.
+    """
+
+    def config_of(self, session_id: str) -> SessionConfig:
+        """Return the configuration of a session that a test creates."""
+        return SessionConfig()
+
+    def author(self, store: SessionStore, name: str = "author") -> Author:
+        """Return somebody who writes into the store, and is known to it as alive."""
+        store.enlist(name)
+        return Author(store, name, self.config_of)
+
+
+@contextmanager
+def refused(kind: type[Fault]) -> Iterator[list[Fault]]:
+    """Expect an error inside; it is in the list that is given, once it was raised."""
+    caught: list[Fault] = []
+    try:
+        yield caught
+    except kind as fault:
+        caught.append(fault)
+    else:
+        raise AssertionError(f"{kind.__name__} was not raised")

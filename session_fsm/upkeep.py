@@ -1,0 +1,199 @@
+"""What is done with all sessions of a store: sweep, recover, purge, verify."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import attrs
+
+from .core import Core
+from .decisions import FireDue, Recover, cause_in_words
+from .errors import (
+    CorruptRecordError,
+    DeserializationError,
+    LifecycleError,
+    RevisionConflictError,
+    SchemaVersionError,
+    SessionFsmError,
+    SessionNotFoundError,
+)
+from .history import audit, rebuild, snapshot_problem, tombstone
+from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
+from .stores.abc import SessionStore, Stored, Work, all_ids
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE: Final = 500
+"""Most sessions that are fetched, or removed in one transaction, at a time."""
+
+
+def sweep(core: Core, at: datetime) -> SweepReport:
+    """Fire the timed rows that are due at an instant; costs by what is due.
+
+    A session whose row can't be fired is left as it is and named, and holds up nobody else.
+    """
+    fired: list[SessionEvent] = []
+    failed: list[tuple[str, str]] = []
+    after: tuple[datetime, str] | None = None
+    while due := core.store.due(at, BATCH_SIZE, after):
+        for _, session_id in due:
+            try:
+                fired.extend(core.change(session_id, FireDue(), at=at).events)
+            except SessionNotFoundError:
+                continue  # purged since it was listed
+            except Exception as fault:
+                # Be it the lifecycle's own code that fails: the other sessions are due as well.
+                logger.exception("session %r is due and was not moved", session_id)
+                failed.append((session_id, cause_in_words(fault)))
+        after = due[-1]
+    return SweepReport(tuple(fired), core.store.next_deadline(), tuple(failed))
+
+
+def recover(core: Core) -> RecoveryReport:
+    """Clear away what dead owners left, session by session."""
+    ended: list[str] = []
+    released: list[str] = []
+    dropped: list[str] = []
+    failed: list[tuple[str, str]] = []
+    for abandoned in core.store.abandoned():
+        session_id = abandoned.session_id
+        try:
+            change = core.change(session_id, Recover(_left_in(core.store, session_id)))
+        except SessionNotFoundError:
+            core.store.release(session_id, abandoned.work, abandoned.owner_id)
+            continue
+        except SessionFsmError as fault:
+            logger.warning("session %r was not recovered: %s", session_id, fault)
+            failed.append((session_id, str(fault)))
+            continue
+        # What no step let go of, such as a worker of a session that lives on.
+        core.store.release(session_id, abandoned.work, abandoned.owner_id)
+        final = change.state.status in core.lifecycle.final
+        if change.events or not final:
+            (ended if final else released).append(session_id)
+        dropped += _tasks_ended(core, change.events)
+    unique = tuple(dict.fromkeys(ended))
+    return RecoveryReport(
+        ended=unique,
+        released=tuple(each for each in dict.fromkeys(released) if each not in unique),
+        dropped_tasks=tuple(dropped),
+        failed=tuple(failed),
+    )
+
+
+def _left_in(store: SessionStore, session_id: str) -> Callable[[], tuple[Work, ...]]:
+    def left() -> tuple[Work, ...]:
+        return tuple(work for each in store.abandoned(session_id) for work in each.work)
+
+    return left
+
+
+def _tasks_ended(core: Core, events: tuple[SessionEvent, ...]) -> list[str]:
+    """Return the tasks that some events ended: those whose list got shorter, in order."""
+    if not events or "end_task" not in core.lifecycle.roles:
+        return []
+    history = [event for _, event in core.store.history(events[0].session_id)]
+    tasks: list[str] = []
+    ended: list[str] = []
+    for event in history:
+        if "active_tasks" not in event.changes:
+            continue
+        now = list(event.changes["active_tasks"])
+        if event.revision >= events[0].revision and event.revision <= events[-1].revision:
+            ended += [task for task in tasks if task not in now]
+        tasks = now
+    return ended
+
+
+def purge(core: Core, ended_before: datetime) -> int:
+    """Remove final sessions that ended before an instant, in batches; returns how many."""
+    removed = 0
+    while ended := core.store.ended(ended_before, BATCH_SIZE):
+        count = 0
+        with core.batch():
+            for stored in ended:
+                count += _bury(core, stored)
+        if not count:
+            return removed  # others are removing the same ones, or workers of theirs still run
+        removed += count
+    return removed
+
+
+def _bury(core: Core, stored: Stored) -> bool:
+    session_id = stored.state.session_id
+    if _worker_runs(core.store, session_id):
+        return False  # who runs it learns from the store that it has to be stopped
+    at = max(core.clock.now(), stored.state.updated_at)
+    sealed = tombstone(stored.state, revision=stored.revision + 1, previous=stored.digest, at=at)
+    try:
+        core.store.bury(session_id, stored.revision, sealed)
+    except (SessionNotFoundError, RevisionConflictError):
+        return False
+    core.announce(sealed.event)
+    return True
+
+
+def _worker_runs(store: SessionStore, session_id: str) -> bool:
+    worker = Work("worker")
+    dead = (each for left in store.abandoned(session_id) for each in left.work)
+    return worker in store.work_in(session_id) and worker not in dead
+
+
+@attrs.define
+class _Tally:
+    problems: list[str] = attrs.field(factory=list)
+    sessions: int = 0
+    events: int = 0
+
+
+def verify(core: Core) -> VerifyReport:
+    """Rebuild every session from its history, check chain and legality, and compare."""
+    tally = _Tally(problems=list(core.store.check()))
+    for session_id in all_ids(core.store):
+        try:
+            _verify_one(core, session_id, tally)
+        except (CorruptRecordError, SchemaVersionError, LifecycleError) as fault:
+            tally.problems.append(str(fault))
+    return VerifyReport(not tally.problems, tuple(tally.problems), tally.sessions, tally.events)
+
+
+def _verify_one(core: Core, session_id: str, tally: _Tally) -> None:
+    stored, history = _settled(core.store, session_id)
+    tally.events += len(history)
+    found, digest, revision = audit(history, core.lifecycle)
+    problems = list(found)
+    try:
+        rebuilt = rebuild((event for _, event in history), core.lifecycle)
+    except DeserializationError as fault:
+        problems += fault.problems
+    else:
+        if stored is None and rebuilt is not None:
+            problems.append("its history goes on, but it is not stored")
+        if stored is not None:
+            problem = snapshot_problem(stored.state, rebuilt, core.lifecycle)
+            problems += [] if problem is None else [problem]
+    if stored is not None:
+        tally.sessions += 1
+        if (stored.revision, stored.digest) != (revision, digest):
+            problems.append(f"is at revision {stored.revision}, its history at {revision}")
+    tally.problems += [f"session {session_id!r}: {problem}" for problem in problems]
+
+
+def _settled(
+    store: SessionStore, session_id: str
+) -> tuple[Stored | None, tuple[tuple[bytes, SessionEvent], ...]]:
+    """Read a session and its history as of one moment, while others may write."""
+    stored = store.load(session_id)
+    while True:
+        history = store.history(session_id)
+        again = store.load(session_id)
+        if _revision(stored) == _revision(again):
+            return stored, history
+        stored = again
+
+
+def _revision(stored: Stored | None) -> int | None:
+    return None if stored is None else stored.revision

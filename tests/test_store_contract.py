@@ -1,0 +1,173 @@
+"""Every store keeps to the one contract, and tells the same as the others."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from session_fsm import SessionConfig, TransitionError
+from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
+from session_fsm.stores.abc import Work
+from session_fsm.stores.spanning import SpanningStore
+from session_fsm.testing import StoreContract
+from session_fsm.testing.authors import Author, everything
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Iterator[SessionStore]:
+        """A new store in memory."""
+        store = MemoryStore()
+        yield store
+        store.close()
+
+
+class TestSqliteStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[SessionStore]:
+        """A new store in a new file."""
+        store = SqliteStore(tmp_path / "sessions.db")
+        yield store
+        store.close()
+
+
+class TestSpanningMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Iterator[SessionStore]:
+        """A new store in memory, behind the one that spans two."""
+        store = SpanningStore(MemoryStore())
+        yield store
+        store.close()
+
+
+class TestSpanningSqliteStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[SessionStore]:
+        """A new store in a new file, with memory beside it."""
+        main = SqliteStore(tmp_path / "sessions.db")
+        store = SpanningStore(main)
+        yield store
+        store.close()
+        main.close()
+
+
+class TestSpanningBothStores(TestSpanningSqliteStore):
+    """The same, where every other id is of a session that is not to be kept."""
+
+    def config_of(self, session_id: str) -> SessionConfig:
+        """Return a configuration that keeps a session or not, by its id."""
+        return SessionConfig(persistence_enabled=sum(map(ord, session_id)) % 2 == 0)
+
+
+# --- stores side by side ---------------------------------------------------------------------
+
+IDS = st.sampled_from(("a", "b", "é", "\U0001f600"))
+OWNERS = st.sampled_from(("one", "two"))
+WORK = st.sampled_from((Work("task", "t"), Work("task", "u"), Work("start"), Work("worker")))
+MOVES = st.sampled_from(
+    (
+        "activate",
+        "go_idle",
+        "resume",
+        "touch",
+        "terminate",
+        "finish",
+        "start_conversation",
+        ("begin_task", {"task_id": "t"}),
+        ("end_task", {"task_id": "t"}),
+        ("update", {"metadata": {"x": True}}),
+        ("update", {"metadata": {"x": 1}}),
+    )
+)
+ACTIONS = st.one_of(
+    st.tuples(st.just("write"), IDS, OWNERS, st.lists(MOVES, max_size=3), st.lists(WORK), WORK),
+    st.tuples(st.just("end"), IDS, OWNERS),
+    st.tuples(st.just("bury"), IDS, OWNERS),
+    st.tuples(st.just("release"), IDS, OWNERS, st.lists(WORK)),
+    st.tuples(st.just("dismiss"), OWNERS),
+    st.tuples(st.just("enlist"), OWNERS),
+)
+
+
+class _UndoneError(Exception):
+    """Ends a batch that is to be undone."""
+
+
+def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]) -> str:
+    """Do one thing to a store; returns the error that it met, if any."""
+    kind, *rest = action
+    try:
+        match kind:
+            case "write":
+                session_id, owner, moves, claims, release = rest
+                stops = len(moves) == 1
+                more = {"claims": claims, "releases": [release], "stops_worker": stops}
+                stored = store.load(session_id)
+                if moves or stored is None:
+                    authors[owner].write(session_id, *moves, **more)
+            case "end":
+                if (stored := store.load(rest[0])) is not None:
+                    way = store.lifecycle.way_out(stored.state.status)
+                    tasks = [("end_task", {"task_id": task}) for task in stored.state.active_tasks]
+                    if way:
+                        authors[rest[1]].write(rest[0], *tasks, *(row.trigger for row in way))
+            case "bury":
+                stored = store.load(rest[0])
+                if stored is not None and stored.state.status in store.lifecycle.final:
+                    authors[rest[1]].bury(rest[0])
+            case "release":
+                session_id, owner, work = rest
+                store.release(session_id, work, owner)
+            case "dismiss":
+                store.dismiss(rest[0])
+            case "enlist":
+                store.dismiss(rest[0])  # an owner is enlisted once
+                store.enlist(rest[0])
+    except TransitionError as fault:
+        return type(fault).__name__
+    return ""
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Paths of files that are not there yet, one after the other."""
+    root = tmp_path_factory.mktemp("stores")
+    return iter(root / f"{number}.db" for number in range(1_000_000))
+
+
+@settings(max_examples=30)
+@given(batches=st.lists(st.tuples(st.booleans(), st.booleans(), st.lists(ACTIONS, max_size=6))))
+def test_store_contract_stores_agree(
+    directory: Iterator[Path], batches: list[tuple[bool, bool, list[tuple[Any, ...]]]]
+) -> None:
+    """After any commits, burials and batches, kept or undone, all stores tell the same."""
+    with ExitStack() as closing:
+        stores: list[SessionStore] = [MemoryStore(), SqliteStore(next(directory))]
+        stores.append(SpanningStore(SqliteStore(next(directory))))
+        for store in stores:
+            closing.callback(store.close)
+            closing.callback(getattr(store, "main", store).close)
+        writers = [{name: Author(store, name) for name in ("one", "two")} for store in stores]
+        for batched, undone, actions in batches:
+            met = []
+            for store, authors in zip(stores, writers, strict=True):
+                before = everything(store, "one", "two")
+                if batched:
+                    try:
+                        with store.batch():
+                            met.append([act(authors, store, action) for action in actions])
+                            if undone:
+                                raise _UndoneError
+                    except _UndoneError:
+                        if not any(kind in ("dismiss", "enlist") for kind, *_ in actions):
+                            assert everything(store, "one", "two") == before
+                else:
+                    met.append([act(authors, store, action) for action in actions])
+            assert met[0] == met[1] == met[2]
+            told = [everything(store, "one", "two") for store in stores]
+            assert told[0] == told[1] == told[2]
+            assert told[0]["problems"] == ()
