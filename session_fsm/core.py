@@ -11,7 +11,6 @@ store after the call began: the revision protects writes, it does not protect re
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -36,13 +35,9 @@ from .history import Sealed, Step, seal
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .session import SessionEvent
-from .slots import Slot, Slots, Telling
+from .slots import Slot, Slots, Subscriber, Telling, call
 from .state import SessionState
 from .stores.abc import Commit, SessionStore, Stored, StoredStep, Work
-
-logger = logging.getLogger(__name__)
-
-Subscriber = Callable[[SessionEvent], object]
 
 _being_told: ContextVar[bool] = ContextVar("being_told", default=False)
 """Whether this thread is in a callback that is told of an event, of whichever manager."""
@@ -131,6 +126,8 @@ class Core:
             SessionNotFoundError: There is none.
         """
         self.check_open()
+        if not isinstance(session_id, str):
+            raise TypeError(f"a session's id is a string, not {type(session_id).__name__}")
         stored = self.store.load(session_id)
         if stored is None:
             raise SessionNotFoundError(session_id=session_id)
@@ -138,8 +135,19 @@ class Core:
 
     # --- changing -------------------------------------------------------------------------
 
-    def create(self, state: SessionState, decision: Decision | None = None) -> Change:
+    def create(
+        self,
+        state: SessionState,
+        decision: Decision | None = None,
+        *,
+        claims: tuple[Work, ...] = (),
+    ) -> Change:
         """Commit a new session, and what is decided on it in the same breath.
+
+        Args:
+            state: Its first state.
+            decision: What is made of it at once; None: nothing.
+            claims: Work that this owner takes upon itself with it.
 
         Raises:
             SessionExistsError: The id is in use.
@@ -148,17 +156,32 @@ class Core:
         session_id = state.session_id
         with self._using(session_id) as slot:
             with self._locked(slot):
-                slot.machine = None
-                revision, digest = self.store.tail(session_id)
-                machine = SessionMachine(state, self.lifecycle, revision=revision + 1)
-                draft = self._draft(machine, state.created_at)
-                draft.steps.append(Step(before=None, after=state, trigger=None, moves=False))
-                if decision is not None:
-                    decision(draft)
-                events = self._commit(slot, draft, machine, (revision, digest), (), creates=True)
-                change = Change(machine.state, machine.revision, events)
+                change: Change | None = None
+                while change is None:
+                    slot.machine = None
+                    change = self._create(slot, state, decision, claims)
             self._tell(slot)
         return change
+
+    def _create(
+        self,
+        slot: Slot,
+        state: SessionState,
+        decision: Decision | None,
+        claims: tuple[Work, ...],
+    ) -> Change | None:
+        """Commit a new session; None if the id was used and purged meanwhile."""
+        revision, digest = self.store.tail(state.session_id)
+        machine = SessionMachine(state, self.lifecycle, revision=revision + 1)
+        draft = self._draft(machine, state.created_at)
+        draft.steps.append(Step(before=None, after=state, trigger=None, moves=False))
+        if decision is not None:
+            decision(draft)
+        try:
+            events = self._commit(slot, draft, machine, (revision, digest), claims, creates=True)
+        except RevisionConflictError:
+            return None
+        return Change(machine.state, machine.revision, events)
 
     def change(
         self,
@@ -405,6 +428,8 @@ class Core:
     def subscribe(self, callback: Subscriber, session_id: str | None) -> Callable[[], None]:
         """Tell a callback of every event committed here from now on; returns what ends that."""
         self.check_open()
+        if not callable(callback):
+            raise TypeError(f"a subscriber is called; {type(callback).__name__} can't be")
         key = object()
         with self._subscribing:
             self._subscribers = {**self._subscribers, key: (callback, session_id)}
@@ -461,17 +486,7 @@ class Core:
         while telling.listeners:
             subscriber = self._subscribers.get(telling.listeners.popleft())
             if subscriber is not None:
-                _call(subscriber[0], telling.event)
-
-
-def _call(callback: Subscriber, event: SessionEvent) -> None:
-    try:
-        callback(event)
-    except Exception:
-        # The change is made and durable: a listener's own trouble must not look like its failure.
-        logger.exception(
-            "a subscriber failed on revision %d of session %r", event.revision, event.session_id
-        )
+                call(subscriber[0], telling.event)
 
 
 def _by_name(work: Work) -> tuple[str, str]:

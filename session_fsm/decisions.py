@@ -231,7 +231,14 @@ class Update:
             name: change(getattr(draft.state, name)) if callable(change) else change
             for name, change in self.changes.items()
         }
+        for name, value in values.items():
+            if value is None and callable(self.changes[name]) and name != "error":
+                raise StateInvalidError(problems=(f"{name}: the function returned nothing",))
         before = draft.state.config.persistence_enabled
+        config = values.get("config")
+        if isinstance(config, Mapping):
+            # Not said, so not changed: no mapping has to repeat what can't be changed anyway.
+            values["config"] = {"persistence_enabled": before, **config}
         draft.fire(trigger, reason=self.reason, **values)
         if draft.state.config.persistence_enabled is not before:
             problem = "config.persistence_enabled: is chosen at creation and can't be changed"

@@ -322,7 +322,7 @@ def parse_json(data: bytes | bytearray | memoryview | str, *, max_bytes: int | N
         raise JsonError(f"not UTF-8: {fault.reason} at byte {fault.start}") from None
     except json.JSONDecodeError as fault:
         where = f"line {fault.lineno} column {fault.colno}"
-        raise JsonError(f"not JSON: {fault.msg} at {where}") from None
+        raise JsonError(f"not JSON: {fault.msg.removesuffix(' at')} at {where}") from None
     except ValueError:
         raise JsonError("a number with too many digits") from None
     except RecursionError:

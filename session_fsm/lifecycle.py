@@ -112,10 +112,14 @@ class Row:
 
 
 def _graces(value: Mapping[str, float | timedelta]) -> Mapping[str, timedelta]:
-    return {
-        name: grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
-        for name, grace in value.items()
-    }
+    graces = {}
+    for name, grace in value.items():
+        try:
+            graces[name] = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+        except (TypeError, ValueError, OverflowError):
+            problem = f"the {name} grace is no duration: {grace!r}"
+            raise LifecycleError(problem=problem) from None
+    return graces
 
 
 @attrs.frozen(eq=False)
@@ -364,6 +368,8 @@ class Lifecycle:
         return LifecycleError(problem=problem, lifecycle=self.name)
 
     def _check_words(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise self._error(f"a lifecycle has a name, not {self.name!r}")
         for status in self.statuses:
             # The `str` of a member of `class X(str, Enum)` is another word than the member.
             if not isinstance(status, str) or str(status) != status:
@@ -479,3 +485,13 @@ class Lifecycle:
 
 def _named(row: Row) -> tuple[str, ...]:
     return () if isinstance(row.sources, _Live) else row.sources
+
+
+def with_graces(lifecycle: Lifecycle, graces: Mapping[str, float | None]) -> Lifecycle:
+    """Return a lifecycle with other graces, in seconds; None: as it has them."""
+    given = {name: seconds for name, seconds in graces.items() if seconds is not None}
+    for name in given:
+        if name not in lifecycle.graces:
+            problem = f"has no {name} grace that could be set"
+            raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
+    return lifecycle.extend(graces=given) if given else lifecycle

@@ -89,7 +89,7 @@ class SessionMachine:
     Threads: not safe; whoever shares one holds a lock.
     """
 
-    __slots__ = ("_status", "lifecycle", "revision", "state")
+    __slots__ = ("_state", "_status", "lifecycle", "revision")
 
     def __init__(
         self,
@@ -100,10 +100,15 @@ class SessionMachine:
     ) -> None:
         if found := misfits(state.status, state.active_tasks, lifecycle):
             raise StateInvalidError(problems=found)
-        self.state = state
+        self._state = state
         self.lifecycle = lifecycle
         self.revision = revision
         self._status: str = state.status
+
+    @property
+    def state(self) -> SessionState:
+        """The state that the session is in; only `fire` replaces it."""
+        return self._state
 
     def fire(self, trigger: str, *, at: datetime | None = None, **arguments: Any) -> SessionState:
         """Make one step; the machine holds the new state, one revision higher.
@@ -141,8 +146,8 @@ class SessionMachine:
         except MachineError as fault:
             raise LifecycleError(problem=f"{row}: {fault}", lifecycle=lifecycle.name) from fault
         finally:
-            self._status = self.state.status
-        self.state = state
+            self._status = self._state.status
+        self._state = state
         self._status = state.status
         self.revision += 1
         return state

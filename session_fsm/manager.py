@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 from .clock import SYSTEM_CLOCK, Clock, IdFactory, as_utc, random_id
-from .core import Core, Subscriber
+from .core import Core
 from .decisions import (
     BeginTask,
     Decision,
@@ -31,7 +31,7 @@ from .errors import (
     TransitionError,
 )
 from .explain import next_timed
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, with_graces
 from .reader import SessionReader
 from .session import RecoveryReport, Session, SweepReport, VerifyReport
 from .state import SessionConfig, SessionState
@@ -83,10 +83,14 @@ class SessionManager(SessionReader):
         touch_resolution_seconds: float = 0.0,
     ) -> None:
         graces = {"start": start_grace_seconds, "stop": stop_grace_seconds}
-        lifecycle = _with_graces(lifecycle, graces)
+        lifecycle = with_graces(lifecycle, graces)
         self._opened = open_store(store, lifecycle=lifecycle) if isinstance(store, str) else None
         main = store if self._opened is None else self._opened
-        assert isinstance(main, SessionStore)
+        if not isinstance(main, SessionStore):
+            raise TypeError(f"a store is a URL or an open store, not {type(main).__name__}")
+        if not 0 <= touch_resolution_seconds < 1e9:
+            problem = f"expected at least 0 and less than 1e9, got {touch_resolution_seconds}"
+            raise ValueError(f"touch_resolution_seconds: {problem}")
         if main.lifecycle.fingerprint != lifecycle.fingerprint:
             problem = f"the store holds sessions of {main.lifecycle.name!r} with other rows"
             raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
@@ -170,10 +174,10 @@ class SessionManager(SessionReader):
             # Nothing can fail between: both steps are one commit.
             decision = None if activate is None else Fire(activate)
             return self._session(self._core.create(state, decision))
+        if activate is None:
+            return self._start_in_place(state, start)
         session = self._session(self._core.create(state))
         worker = self._start(session, start)
-        if activate is None:
-            return self._session(self._core.change(session.session_id, _nothing))
         claims = () if worker is None else (Work("worker"),)
         try:
             change = self._core.change(session.session_id, Fire(activate), claims=claims)
@@ -184,6 +188,18 @@ class SessionManager(SessionReader):
             cause = f"started, but could not be activated: {fault.refusal.headline}"
             raise self._start_failed(session.session_id, cause) from fault
         return self._session(self._workers.act(change))
+
+    def _start_in_place(self, state: SessionState, start: Callable[[Session], Any]) -> Session:
+        """Start what runs for a session that nothing activates: its creation claims the worker."""
+        runs = (Work("worker"),)
+        session = self._session(self._core.create(state, claims=runs))
+        worker = None
+        try:
+            worker = self._start(session, start)
+        finally:
+            if worker is None:
+                self._span.release(session.session_id, runs, self._core.owner_id)
+        return self._session(self._workers.act(self._core.change(session.session_id, _nothing)))
 
     def _start(self, session: Session, start: Callable[[Session], Any]) -> Any:
         try:
@@ -427,22 +443,6 @@ class SessionManager(SessionReader):
         self._core.check_open()
         return verify(self._core)
 
-    def subscribe(self, callback: Subscriber, session_id: str | None = None) -> Callable[[], None]:
-        """Have a callback told of every event that this manager commits from now on.
-
-        It runs on a verb's thread, after the commit, before the verb returns, in the order of the
-        revisions of each session; no lock of a session is held, so it may call the manager. What
-        it raises is logged.
-
-        Args:
-            callback: Called with each event.
-            session_id: Only events of this session; None: of all.
-
-        Returns:
-            A function that ends it.
-        """
-        return self._core.subscribe(callback, session_id)
-
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Make all that this thread does in a `with` block one transaction of the store.
@@ -464,11 +464,12 @@ class SessionManager(SessionReader):
             if self._core.closed:
                 return
             self._core.closed = True
-        self._workers.stop_all()
-        self._span.dismiss(self._core.owner_id)
-        self._span.close()
-        if self._opened is not None:
-            self._opened.close()
+        with ExitStack() as closing:
+            if self._opened is not None:
+                closing.callback(self._opened.close)
+            closing.callback(self._span.close)
+            closing.callback(self._span.dismiss, self._core.owner_id)
+            self._workers.stop_all()
 
     def __enter__(self) -> Self:
         self._core.check_open()
@@ -491,17 +492,3 @@ class SessionManager(SessionReader):
 
 def _nothing(_: object) -> None:
     """Decide nothing: read the session."""
-
-
-def _with_graces(lifecycle: Lifecycle, graces: Mapping[str, float | None]) -> Lifecycle:
-    given = {name: seconds for name, seconds in graces.items() if seconds is not None}
-    for name in given:
-        if name not in lifecycle.graces:
-            problem = f"has no {name} grace that could be set"
-            raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
-    changed = {
-        name: seconds
-        for name, seconds in given.items()
-        if lifecycle.graces[name] != timedelta(seconds=seconds)
-    }
-    return lifecycle.extend(graces=changed) if changed else lifecycle

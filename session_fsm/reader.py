@@ -1,8 +1,8 @@
-"""The verbs that only read: nothing is written, no clock is moved, no activity is noted."""
+"""The verbs that only look: nothing is written, no clock is moved, no activity is noted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from .core import Change, Core
 from .errors import Refusal, SessionNotFoundError
 from .explain import explain, permitted
 from .session import Page, Session, SessionEvent
+from .slots import Subscriber
 from .stores.abc import Stored
 from .workers import Workers
 
@@ -112,6 +113,22 @@ class SessionReader:
         """Return when the first timed row is due, or None if no clock runs."""
         self._core.check_open()
         return self._core.store.next_deadline()
+
+    def subscribe(self, callback: Subscriber, session_id: str | None = None) -> Callable[[], None]:
+        """Have a callback told of every event that this manager commits from now on.
+
+        It runs on a verb's thread, after the commit, before the verb returns, in the order of the
+        revisions of each session; no lock of a session is held, so it may call the manager. What
+        it raises is logged.
+
+        Args:
+            callback: Called with each event.
+            session_id: Only events of this session; None: of all.
+
+        Returns:
+            A function that ends it.
+        """
+        return self._core.subscribe(callback, session_id)
 
     def _session(self, found: Stored | Change) -> Session:
         worker = self._workers.get(found.state.session_id)

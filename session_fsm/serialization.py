@@ -300,6 +300,9 @@ def loads(
     Raises:
         DeserializationError: Not strict JSON, or every fault by its path.
     """
+    if not isinstance(data, bytes | bytearray | memoryview | str):
+        problem = f"expected JSON text, got {type(data).__name__}"
+        raise DeserializationError(problems=(problem,))
     try:
         mapping = parse_json(data, max_bytes=MAX_DOCUMENT_BYTES)
     except JsonError as fault:

@@ -6,10 +6,11 @@ looked up, never while anything is decided, written or told.
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 
@@ -17,6 +18,22 @@ import attrs
 
 from .machine import SessionMachine
 from .session import SessionEvent
+
+logger = logging.getLogger(__name__)
+
+Subscriber = Callable[[SessionEvent], object]
+"""Is told of events; what it returns is not looked at."""
+
+
+def call(callback: Subscriber, event: SessionEvent) -> None:
+    """Tell a subscriber of an event; what it raises is logged."""
+    try:
+        callback(event)
+    except Exception:
+        # The change is made and durable: a listener's own trouble must not look like its failure.
+        logger.exception(
+            "a subscriber failed on revision %d of session %r", event.revision, event.session_id
+        )
 
 
 @attrs.frozen(eq=False)

@@ -224,8 +224,8 @@ class SessionState:
     session_id: str
     status: str
     config: SessionConfig
-    llm_config: JsonObject = attrs.field(repr=lambda value: repr(_masked(value)))
-    metadata: JsonObject = attrs.field(repr=lambda value: repr(_masked(value)))
+    llm_config: JsonObject = attrs.field(repr=lambda value: repr(masked(value)))
+    metadata: JsonObject = attrs.field(repr=lambda value: repr(masked(value)))
     created_at: datetime
     updated_at: datetime
     status_since: datetime
@@ -406,11 +406,11 @@ STATE_FIELDS: tuple[str, ...] = tuple(field.name for field in attrs.fields(Sessi
 CONFIG_FIELDS: tuple[str, ...] = tuple(field.name for field in attrs.fields(SessionConfig))
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
     """Return JSON with the values of keys that look like secrets replaced."""
     if isinstance(value, Mapping):
         return {
-            key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else _masked(item)
+            key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else masked(item)
             for key, item in value.items()
         }
-    return [_masked(item) for item in value] if isinstance(value, list) else value
+    return [masked(item) for item in value] if isinstance(value, list) else value

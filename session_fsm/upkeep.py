@@ -10,19 +10,18 @@ from typing import Final
 import attrs
 
 from .core import Core
-from .decisions import FireDue, Recover, cause_in_words
+from .decisions import FireDue, Recover, cause_in_words, settle
 from .errors import (
     CorruptRecordError,
     DeserializationError,
     LifecycleError,
     RevisionConflictError,
     SchemaVersionError,
-    SessionFsmError,
     SessionNotFoundError,
 )
 from .history import audit, rebuild, snapshot_problem, tombstone
 from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
-from .stores.abc import SessionStore, Stored, Work, all_ids
+from .stores.abc import Abandoned, SessionStore, Stored, Work, all_ids
 
 logger = logging.getLogger(__name__)
 
@@ -54,34 +53,48 @@ def sweep(core: Core, at: datetime) -> SweepReport:
 
 def recover(core: Core) -> RecoveryReport:
     """Clear away what dead owners left, session by session."""
-    ended: list[str] = []
-    released: list[str] = []
-    dropped: list[str] = []
-    failed: list[tuple[str, str]] = []
+    tally = _Recovered()
     for abandoned in core.store.abandoned():
         session_id = abandoned.session_id
         try:
-            change = core.change(session_id, Recover(_left_in(core.store, session_id)))
+            _recover_one(core, abandoned, tally)
         except SessionNotFoundError:
             core.store.release(session_id, abandoned.work, abandoned.owner_id)
-            continue
-        except SessionFsmError as fault:
-            logger.warning("session %r was not recovered: %s", session_id, fault)
-            failed.append((session_id, str(fault)))
-            continue
-        # What no step let go of, such as a worker of a session that lives on.
-        core.store.release(session_id, abandoned.work, abandoned.owner_id)
-        final = change.state.status in core.lifecycle.final
-        if change.events or not final:
-            (ended if final else released).append(session_id)
-        dropped += _tasks_ended(core, change.events)
-    unique = tuple(dict.fromkeys(ended))
+        except Exception as fault:
+            # Be it the lifecycle's own code that fails: the dead have left other sessions as well.
+            logger.exception("session %r was not recovered", session_id)
+            tally.failed.append((session_id, cause_in_words(fault)))
     return RecoveryReport(
-        ended=unique,
-        released=tuple(each for each in dict.fromkeys(released) if each not in unique),
-        dropped_tasks=tuple(dropped),
-        failed=tuple(failed),
+        ended=tuple(tally.ended),
+        released=tuple(each for each in tally.released if each not in tally.ended),
+        dropped_tasks=tuple(tally.dropped),
+        failed=tuple(tally.failed),
     )
+
+
+@attrs.define
+class _Recovered:
+    ended: dict[str, None] = attrs.field(factory=dict)
+    released: dict[str, None] = attrs.field(factory=dict)
+    dropped: list[str] = attrs.field(factory=list)
+    failed: list[tuple[str, str]] = attrs.field(factory=list)
+
+
+def _recover_one(core: Core, abandoned: Abandoned, tally: _Recovered) -> None:
+    session_id = abandoned.session_id
+    change = core.change(session_id, Recover(_left_in(core.store, session_id)))
+    tally.dropped += _tasks_ended(core, change.events)
+    # What no step let go of, such as a worker of a session that lives on.
+    left = bool(core.store.abandoned(session_id))
+    core.store.release(session_id, abandoned.work, abandoned.owner_id)
+    events = change.events
+    if core.is_ending(change.state.status):
+        # Somebody may have waited for what was let go of just now.
+        change = core.change(session_id, settle)
+        events += change.events
+    final = change.state.status in core.lifecycle.final
+    if events or (left and not final):
+        (tally.ended if final else tally.released)[session_id] = None
 
 
 def _left_in(store: SessionStore, session_id: str) -> Callable[[], tuple[Work, ...]]:

@@ -144,13 +144,18 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(
-    *words: str, columns: int = 100, out: Any = None, variables: Mapping[str, str] | None = None
+    *words: str,
+    columns: int = 100,
+    typed: Any = None,
+    out: Any = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Terminal]:
     """Run a command in a terminal.
 
     Args:
         words: The command.
         columns: The width of the terminal.
+        typed: What is the standard input instead of the terminal.
         out: What is the standard output instead of the terminal.
         variables: More variables of the environment.
     """
@@ -158,7 +163,7 @@ def terminal(
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
         program(*words),
-        stdin=slave,
+        stdin=slave if typed is None else typed,
         stdout=slave if out is None else out,
         stderr=slave,
         env=environment(**(variables or {})),

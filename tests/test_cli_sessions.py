@@ -207,7 +207,7 @@ def test_cli_show_json_mirrors_the_library(store: Path) -> None:
 
 @pytest.mark.parametrize("words", [("show", "busy"), ("history", "busy"), ("list",)])
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_cli_secrets_are_masked(store: Path, words: tuple[str, ...], form: tuple[str, ...]) -> None:
+def test_cli_secrets_aremasked(store: Path, words: tuple[str, ...], form: tuple[str, ...]) -> None:
     """No value of a key that looks like a secret is printed, for people or for machines."""
     answer = call(*words, *form, store=store)
     assert answer.code == 0

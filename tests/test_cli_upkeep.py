@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from commanding import LATER, START, call, filled, terminal, url_of, usual_sessions
+from commanding import LATER, START, call, filled, started, terminal, url_of, usual_sessions
 
 from session_fsm import SessionManager
 from session_fsm.clock import ManualClock, instant_text
@@ -83,7 +84,10 @@ def test_cli_sweep_names_sessions_that_can_not_be_moved(store: Path) -> None:
     damage(store, "UPDATE session SET state = 'nonsense' WHERE session_id = 'calm'")
     answer = call("sweep", store=store, at=EXPIRED)
     assert answer.code == 1
-    assert "session 'calm' was left as it is: session 'calm' can't be read" in answer.err
+    note, fault = answer.err.splitlines()
+    assert note == "2 steps fired; what was left is still due"
+    assert fault.startswith("session-fsm: session 'calm' was left as it is: ")
+    assert "can't be read" in fault
     assert [line.split()[2:4] for line in answer.lines[1:]] == [
         ["zoe", "expire"],
         ["zoe", "finish"],
@@ -91,6 +95,15 @@ def test_cli_sweep_names_sessions_that_can_not_be_moved(store: Path) -> None:
     found = call("sweep", "--json", store=store, at=EXPIRED)
     assert found.code == 1
     assert [each["session_id"] for each in found.document["failed"]] == ["calm"]
+
+
+def test_cli_sweep_says_a_failure_once(store: Path) -> None:
+    """What the library logs does not stand on the terminal beside what the command says."""
+    damage(store, "UPDATE session SET state = 'nonsense' WHERE session_id = 'calm'")
+    answer = started("sweep", "--at", instant_text(EXPIRED), "--store", url_of(store))
+    assert answer.code == 1
+    assert answer.err.count("'calm' was left as it is") == 1
+    assert answer.err.count("\n") == 2
 
 
 # --- recover ---------------------------------------------------------------------------------
@@ -194,6 +207,15 @@ def test_cli_purge_asks_nobody_who_has_said_yes(store: Path, words: tuple[str, .
     """With `--yes`, and for machines, there is no question even on a terminal."""
     at = ("--ended-before", "2026-03-03T00:00:00Z")
     with terminal("purge", *at, *words, "--store", url_of(store)) as screen:
+        assert screen.end() == 0
+        assert "[y/N]" not in screen.seen
+    assert len(ids(store)) == 2
+
+
+def test_cli_purge_asks_nobody_who_can_not_answer(store: Path) -> None:
+    """Where the standard input is no terminal there is no question, though somebody watches."""
+    words = ("purge", "--ended-before", "2026-03-03T00:00:00Z", "--store", url_of(store))
+    with terminal(*words, typed=subprocess.DEVNULL) as screen:
         assert screen.end() == 0
         assert "[y/N]" not in screen.seen
     assert len(ids(store)) == 2

@@ -443,6 +443,18 @@ def test_history_audit_finds_an_event_of_another_life() -> None:
             assert faults([*chain[:place], sealed, *chain[place:]])
 
 
+def test_history_audit_finds_where_two_lives_are_joined() -> None:
+    """The end of another chain of the same session does not fit, though its steps would."""
+    one, two = Writer(), Writer()
+    for writer, reason in ((one, "this"), (two, "that")):
+        writer.fire("activate", reason=reason)
+        for _ in range(3):
+            writer.fire("touch")
+    for place in range(2, 5):
+        joined = [*one.chain[:place], *two.chain[place:]]
+        assert faults(joined) == (f"revision {place + 1}: its digest does not match",)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -121,7 +121,7 @@ def test_lifecycle_rows_take_one_word_or_many() -> None:
     assert Row("go", ["a", "b"], "c").sources == ("a", "b")
     assert "deadline passed" not in repr(row)
     with pytest.raises(TypeError):
-        Row("go", "a", "b", [NO])  # type: ignore[call-arg, misc]  # what is tested
+        Row("go", "a", "b", [NO])  # type: ignore[call-arg]  # what is tested
 
 
 def test_lifecycle_by_hand_is_the_one_row_between_two_statuses() -> None:

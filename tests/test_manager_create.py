@@ -1,11 +1,22 @@
-"""Creating sessions: what is stored when, what a start may do, and what becomes of one that fails."""
+"""Creating sessions: what is stored when, what a start may do, what becomes of a failed one."""
 
 from __future__ import annotations
 
 import threading
 
 import pytest
-from managing import START, House, Recorder, Worker, await_event, begin, end, seconds, triggers
+from managing import (
+    START,
+    House,
+    Recorder,
+    Worker,
+    await_event,
+    begin,
+    end,
+    once,
+    seconds,
+    triggers,
+)
 
 from session_fsm import (
     InvalidTransitionError,
@@ -23,7 +34,7 @@ pytest_plugins = ("manager_fixtures",)
 
 
 def test_manager_create_gives_an_active_session(manager: SessionManager) -> None:
-    """Without a start, one commit creates and activates it, with the defaults and the clock's time."""
+    """Without a start, one commit creates and activates it, by the defaults and the clock."""
     session = manager.create("a")
     assert (session.session_id, session.status, session.revision) == ("a", "active", 2)
     assert session.worker is None
@@ -189,7 +200,7 @@ def test_manager_create_after_the_start_deadline(
 
 
 def test_manager_create_just_before_the_start_deadline(house: House) -> None:
-    """A microsecond before its deadline a start is in time; the grace is the manager's to choose."""
+    """A microsecond before its deadline a start is in time; the grace is the manager's."""
     manager = house.open(start_grace_seconds=5.0)
     session = manager.create("a", start=lambda _: house.clock.advance(seconds(5 - 1e-6)))
     assert session.status == "active"
@@ -301,3 +312,18 @@ def test_manager_create_at_once_by_many(house: House) -> None:
     results = end(*(begin(create, each) for each in managers * 2))
     assert sorted(results) == [False] * 7 + [True]
     assert managers[0].get("a").revision == 2
+
+
+def test_manager_create_while_the_id_lives_and_dies(house: House) -> None:
+    """An id that was used and purged between decision and commit is free: the creation goes on."""
+    store = house.store()
+    manager, other = house.open(store=store), house.open()
+
+    def live() -> None:
+        other.create("a")
+        other.terminate("a")
+        other.purge(ended_before=START + seconds(1))
+
+    store.before["commit"] = once(lambda _: live())
+    assert manager.create("a").revision == 7
+    assert manager.verify().ok

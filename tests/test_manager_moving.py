@@ -1,4 +1,4 @@
-"""Moving and changing sessions: transition, fire, update, revisions that are expected, lost races."""
+"""Moving and changing sessions: transition, fire, update, expected revisions, lost races."""
 
 from __future__ import annotations
 
@@ -60,12 +60,13 @@ def test_manager_moving_by_trigger(manager: SessionManager) -> None:
 
 
 def test_manager_moving_into_an_open_way_out(manager: SessionManager) -> None:
-    """Whatever enters terminating with nothing to wait for goes on to the end in the same commit."""
+    """Whatever enters terminating with nothing to wait for goes on to its end in that commit."""
     recorder = Recorder()
-    for session_id, move in (
-        ("a", lambda: manager.transition("a", "terminating")),
-        ("b", lambda: manager.fire("b", "terminate", error="why")),
-    ):
+    moves: dict[str, Callable[[], Session]] = {
+        "a": lambda: manager.transition("a", "terminating"),
+        "b": lambda: manager.fire("b", "terminate", error="why"),
+    }
+    for session_id, move in moves.items():
         manager.create(session_id)
         manager.subscribe(recorder, session_id)
         session = move()
@@ -240,7 +241,7 @@ def test_manager_moving_update_by_function(manager: SessionManager) -> None:
         {"error": 5},
         {"metadata": {}, "status": "idle"},
     ],
-    ids=lambda changes: ",".join(changes),
+    ids=",".join,
 )
 def test_manager_moving_update_refuses(manager: SessionManager, changes: dict[str, Any]) -> None:
     """What is no data of a session, or bad data, is named and changes nothing."""
@@ -262,7 +263,8 @@ def test_manager_moving_update_of_the_ended_asks_nobody(manager: SessionManager)
 
     for name in ("metadata", "bogus"):
         with pytest.raises(InvalidTransitionError):
-            manager.update("a", **{name: change})
+            changes: dict[str, Any] = {name: change}
+            manager.update("a", **changes)
     assert asked == []
 
 
@@ -301,11 +303,12 @@ def test_manager_moving_mismatch_comes_before_refusal(
     with pytest.raises(RevisionConflictError) as caught:
         manager.transition("a", "idle", expected_revision=2)
     assert caught.value.found == 3
-    for move in (
+    moves: list[Callable[[], object]] = [
         lambda: manager.transition("a", "sleeping", expected_revision=2),
         lambda: manager.fire("a", "bogus", expected_revision=2),
         lambda: manager.update("a", expected_revision=2, bogus=1),
-    ):
+    ]
+    for move in moves:
         with pytest.raises(RevisionConflictError):
             move()
     with pytest.raises(GuardRejectedError):
@@ -485,12 +488,13 @@ def test_manager_moving_session_gone_since(house: House) -> None:
     first, second = behind(house)
     second.terminate("a")
     second.purge(ended_before=START + minutes(1))
-    for verb in (
+    verbs: list[Callable[[], object]] = [
         lambda: first.update("a", metadata={}),
         lambda: first.touch("a"),
         lambda: first.terminate("a"),
         lambda: first.fire("a", "bogus"),
-    ):
+    ]
+    for verb in verbs:
         with pytest.raises(SessionNotFoundError):
             verb()
 

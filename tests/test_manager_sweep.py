@@ -275,9 +275,7 @@ def test_manager_sweep_past_an_effect_that_raises(house: House) -> None:
     def effect(attempt: Attempt) -> dict[str, object]:
         return {"metadata": {"left": 1 / attempt.state.metadata["n"]}}
 
-    row = Row(
-        "expire", ("active", "idle"), "terminating", deadline=IDLE_DEADLINE, effect=effect
-    )
+    row = Row("expire", ("active", "idle"), "terminating", deadline=IDLE_DEADLINE, effect=effect)
     lifecycle = SESSION_LIFECYCLE.extend(rows=[row], name="dividing")
     manager = house.open(lifecycle=lifecycle)
     for number, session_id in enumerate("abc"):

@@ -767,7 +767,7 @@ def test_replay_due_session_that_cannot_be_moved_stops_it() -> None:
 
     store = Broken()
     log = log_of(row(0, "meta"), row(1, "meta", "b"), row(9999, "meta", "b"))
-    with pytest.raises(ReplayError, match="session 'a': no room"):
+    with pytest.raises(ReplayError, match=r"session 'a': .*no room"):
         replay(log, store, rows_per_batch=2)
     assert {key: len(events) for key, events in events_of(store).items()} == {"a": 3, "b": 3}
 

@@ -736,7 +736,7 @@ HOSTILE = {
     "sixteen megabytes of blanks": "b' ' * 16_000_000",
     "a key of two megabytes": """'{"metadata": {"' + 'k' * 2_000_000 + '": ['
         + '"\\\\u0000",' * 100_000 + '1]}}'""",
-    "long keys below each other": """'{"metadata": ' + ('{"' + 'k' * 20_000 + '":') * 90
+    "long keys below each other": """'{"metadata": ' + ('{"' + 'k' * 190 + '":') * 90
         + '[' + '"\\\\u0000",' * 100_000 + '1]' + '}' * 91""",
     "a million tasks": """'{"active_tasks": [' + '0,' * 7_000_000 + '0]}'""",
     "a million features": """'{"config": {"features": [' + '"",' * 5_000_000 + '0]}}'""",

@@ -18,6 +18,7 @@ from session_fsm import (
     CorruptRecordError,
     Lifecycle,
     LifecycleError,
+    RevisionConflictError,
     Row,
     SchemaVersionError,
     SessionExistsError,
@@ -346,6 +347,20 @@ def test_sqlite_store_gives_up_on_the_turn_to_open(store: SqliteStore, path: Pat
         program.say()
         assert program.rest() == []
     SqliteStore(path).close()
+
+
+def test_sqlite_store_compares_the_revision_where_it_writes(store: SqliteStore) -> None:
+    """The update itself has the condition: a step from an old revision changes no row."""
+    author = Author(store)
+    author.write("a", "activate")
+    [late] = author.draft("a", "touch").steps
+    author.write("a", "touch")
+    before = everything(store)
+    with store._connections.writing() as writer:
+        with pytest.raises(RevisionConflictError) as caught:
+            store._update(writer, late)
+        assert (caught.value.expected, caught.value.found) == (2, 3)
+    assert everything(store) == before
 
 
 # --- what the system does not give ---------------------------------------------------------------

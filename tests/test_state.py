@@ -429,6 +429,14 @@ def test_state_long_lists_of_faults_come_in_time() -> None:
     ]
 
 
+def test_state_entries_beyond_the_limit_are_not_judged() -> None:
+    """Of a list that is too long, no more entries are named than it may have."""
+    told = problems_of(active_tasks=["t", *[5] * (2 * MAX_TASKS)])
+    assert told[0] == f"active_tasks: {2 * MAX_TASKS + 1} entries; at most {MAX_TASKS} are allowed"
+    assert len(told) == MAX_TASKS
+    assert told[-1] == f"active_tasks[{MAX_TASKS - 1}]: expected a string, got 5"
+
+
 # --- nothing changes -------------------------------------------------------------------------
 
 

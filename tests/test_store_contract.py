@@ -1,7 +1,8 @@
 """Every store keeps to the one contract, and tells the same as the others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
     return ""
 
 
+def by_turns() -> Callable[[str], SessionConfig]:
+    """What makes every other session one that is not to be kept, so that lives of an id differ."""
+    wishes = cycle((None, False))
+    return lambda _: SessionConfig(persistence_enabled=next(wishes))
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Paths of files that are not there yet, one after the other."""
@@ -151,7 +158,9 @@ def test_store_contract_stores_agree(
         for store in stores:
             closing.callback(store.close)
             closing.callback(getattr(store, "main", store).close)
-        writers = [{name: Author(store, name) for name in ("one", "two")} for store in stores]
+        writers = [
+            {name: Author(store, name, by_turns()) for name in ("one", "two")} for store in stores
+        ]
         for batched, undone, actions in batches:
             met = []
             for store, authors in zip(stores, writers, strict=True):

@@ -29,13 +29,21 @@ def main() -> None:
     _mend_streams()
     try:
         from .program import run
+
+        code = run()
     except ModuleNotFoundError as fault:
         if (fault.name or "").partition(".")[0] not in _EXTRA:
             raise
         needs = "the command line needs typer and rich: pip install 'session_fsm[cli]'"
-        print(f"session-fsm: {needs}", file=sys.stderr)
-        sys.exit(1)
-    sys.exit(run())
+        code = _failed(needs, 1)
+    except KeyboardInterrupt:  # before the command began
+        code = _failed("interrupted", 130)
+    sys.exit(code)
+
+
+def _failed(problem: str, code: int) -> int:
+    print(f"session-fsm: {problem}", file=sys.stderr)
+    return code
 
 
 def _mend_streams() -> None:

@@ -88,7 +88,9 @@ class Bar:
         progress = self._progress
         if progress is None:
             return _tell_nobody
-        if self._task is not None:
+        if self._task is None:
+            progress.start()
+        else:
             progress.remove_task(self._task)
         task = self._task = progress.add_task(what, total=None)
 
@@ -96,6 +98,11 @@ class Bar:
             progress.update(task, completed=done, total=total)
 
         return tell
+
+    def end(self) -> None:
+        """Take the progress off the terminal, if there was any."""
+        if self._progress is not None and self._task is not None:
+            self._progress.stop()
 
 
 def _tell_nobody(done: int, total: int) -> None:
@@ -124,9 +131,7 @@ class Screen:
 
     def document(self, value: Any) -> None:
         """Print JSON, in ASCII, so that it is safe on any terminal and in any encoding."""
-        text = json.dumps(_plain(value), indent=2, ensure_ascii=True, allow_nan=False)
-        # The one control character that JSON doesn't ask to be escaped.
-        self._write(text.replace("\x7f", "\\u007f") + "\n")
+        self._write(json.dumps(_plain(value), indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
     def line(self, *parts: Cell) -> None:
         """Print one line."""
@@ -210,8 +215,11 @@ class Screen:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        with progress:
-            yield Bar(progress)
+        bar = Bar(progress)
+        try:
+            yield bar
+        finally:
+            bar.end()
 
 
 def _console(*, no_color: bool, stderr: bool) -> Console:

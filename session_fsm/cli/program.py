@@ -112,47 +112,44 @@ def run(arguments: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK) 
         The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    screen = Screen(no_color="--no-color" in words)
     with _quiet_logs():
         try:
-            code = _run(words or ["--help"], clock)
+            code = _run(words or ["--help"], clock, screen)
             sys.stdout.flush()
         except BrokenPipeError:
             code = FAILED  # whoever read the answer has had enough, and knows it
         except OSError as fault:
-            code = _failed(_in_words(fault))
+            screen.fault(_in_words(fault))
+            code = FAILED
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else FAILED
     _let_go_of_output()
     return code if words else code or USAGE
 
 
-def _run(words: Sequence[str], clock: Clock) -> int:
+def _run(words: Sequence[str], clock: Clock, screen: Screen) -> int:
     command: Any = typer.main.get_command(build())
     try:
         code = command.main(list(words), prog_name=PROGRAM, standalone_mode=False, obj=clock)
     except _UsageFault as fault:
-        context = getattr(fault, "ctx", None)
-        path = getattr(context, "command_path", PROGRAM)
+        path = getattr(getattr(fault, "ctx", None), "command_path", PROGRAM)
         problem = " ".join(cast(Any, fault).format_message().split()).removesuffix(".")
-        Screen().fault(f"{problem} (see {path} --help)")
+        screen.fault(f"{problem} (see {path} --help)")
         return USAGE
     except SessionFsmError as fault:
-        return _failed(str(fault))
+        screen.fault(str(fault))
+        return FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
-    if code == INTERRUPTED:
-        return _failed("interrupted", INTERRUPTED)
+    if code == INTERRUPTED:  # typer, too, makes this of Ctrl-C
+        screen.fault("interrupted")
     return code if isinstance(code, int) else 0
 
 
 def _in_words(fault: OSError) -> str:
     problem = fault.strerror or str(fault)
     return problem if fault.filename is None else f"{os.fsdecode(fault.filename)}: {problem}"
-
-
-def _failed(problem: str, code: int = FAILED) -> int:
-    Screen().fault(problem)
-    return code
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from ..explain import next_timed
 from ..lifecycle import Lifecycle
 from ..serialization import serialize, thawed
 from ..session import Session, SessionEvent
-from ..state import _masked as masked
+from ..state import masked as masked
 
 FREE_FIELDS: Final = ("llm_config", "metadata")
 """The fields that hold what their owner likes, so perhaps secrets."""

@@ -29,7 +29,10 @@ def list_sessions(
     status: Annotated[
         list[SessionStatus] | None,
         typer.Option(
-            show_default=False, help="Only sessions in this status; may be given several times."
+            metavar="STATUS",
+            show_default=False,
+            help=f"Only sessions in this status: {', '.join(SessionStatus)}. May be given several"
+            " times.",
         ),
     ] = None,
     every: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -65,12 +66,17 @@ def sweep(
                     for event in report.fired
                 ],
             )
-        upcoming = report.next_deadline
-        again = "nothing is due later"
-        if upcoming is not None:
-            again = f"sweep again at {instant(upcoming)}, {when(upcoming, context.obj.now())}"
+        again = _again(report.next_deadline, max(due_at, context.obj.now()))
         screen.note(f"{counted(len(report.fired), 'step')} fired; {again}")
     _end_failed(screen, report.failed)
+
+
+def _again(deadline: datetime | None, now: datetime) -> str:
+    if deadline is None:
+        return "nothing is due later"
+    if deadline <= now:
+        return "what was left is still due"
+    return f"sweep again at {instant(deadline)}, {when(deadline, now)}"
 
 
 def recover(

@@ -27,6 +27,7 @@ class OwnerLocks:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._process_id = os.getpid()
         self._held: dict[str, FileLock] = {}
         self._lock = threading.Lock()
         try:
@@ -56,6 +57,8 @@ class OwnerLocks:
 
     def drop(self, owner_id: str) -> None:
         """Let go of the lock of an owner of this process; of another one: nothing."""
+        if os.getpid() != self._process_id:
+            return  # a fork of the process that took them: they are not its own to let go of
         with self._lock:
             lock = self._held.pop(owner_id, None)
         if lock is not None:

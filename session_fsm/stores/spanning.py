@@ -74,11 +74,14 @@ class SpanningStore(SessionStore):
             check_persistence(config, self.main)
             passing = config.persistence_enabled is False and self.main.durable
             home = self._passing if passing else self.main
-            if (last := self.history(commit.session_id)[-1:]) and commit.expected_revision:
-                # The id may have had its last life in the other store; its chain goes on here.
-                [(body, event)] = last
-                commit = attrs.evolve(commit, origin=Sealed(event, body))
+            if commit.origin is None and commit.expected_revision:
+                commit = attrs.evolve(commit, origin=self._tombstone(commit.session_id))
         home.commit(commit)
+
+    def _tombstone(self, session_id: str) -> Sealed | None:
+        # The id may have had its last life in the other store than it will have the next.
+        history = self.history(session_id)
+        return Sealed(history[-1][1], history[-1][0]) if history else None
 
     def landed(self, operation_id: str) -> bool:
         return any(store.landed(operation_id) for store in self._used())

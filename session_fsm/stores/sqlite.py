@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +39,8 @@ from .abc import (
 from .owners import OwnerLocks
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
 from .sqlite_schema import rule_problems, schema_problems
+
+logger = logging.getLogger(__name__)
 
 _LOAD = """
 SELECT session.session_id, CAST(session.state AS BLOB), session.revision, session.lifecycle,
@@ -81,7 +84,9 @@ class SqliteStore(SessionStore):
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self.lifecycle = lifecycle
-        locks = self.path.with_name(f"{self.path.name}.owners")
+        # SQLite follows links to the file itself; whoever comes by another name meets these too.
+        real = self.path.resolve()
+        locks = real.with_name(f"{real.name}.owners")
         self._owners = OwnerLocks(locks)
         self._connections = Connections(
             self.path,
@@ -353,7 +358,15 @@ class SqliteStore(SessionStore):
                 " ORDER BY ended_at, session_id LIMIT ?",
                 (self.lifecycle.name, instant_text(before), limit),
             ).fetchall()
-        return tuple(self._stored(row) for row in rows)
+        return tuple(self._readable(rows))
+
+    def _readable(self, rows: Iterable[Any]) -> Iterator[Stored]:
+        for row in rows:
+            try:
+                yield self._stored(row)
+            except CorruptRecordError as fault:
+                # One that can't be read is left where it is, and keeps nobody else from leaving.
+                logger.warning("not removed: %s", fault)
 
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         with self._connections.writing() as writer:

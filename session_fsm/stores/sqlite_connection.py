@@ -230,6 +230,8 @@ def _make_private(path: Path) -> None:
     the locks that SQLite holds on it in this process.
     """
     if path.exists():
+        if not path.stat().st_size:
+            path.chmod(0o600)  # made by somebody beforehand, and still empty
         return
     descriptor, other_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)

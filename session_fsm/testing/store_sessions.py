@@ -8,7 +8,8 @@ from ..errors import RevisionConflictError, SessionExistsError, SessionNotFoundE
 from ..history import NO_DIGEST, audit, rebuild
 from ..serialization import dumps
 from ..stores.abc import Commit, SessionStore, Stored, Work
-from .authors import StoreRules, everything, grave, refused, routes
+from ..stores.memory import MemoryStore
+from .authors import Author, StoreRules, everything, grave, refused, routes
 
 TRICKY_JSON = {"b": 1, "a": True, "c": 1.0, "d": [0, -0.0, {}, [], None], "é\U0001f600": 2**63 - 1}
 """Equal to other JSON in Python, and different from it."""
@@ -189,4 +190,30 @@ class SessionRules(StoreRules):
         author.write("a", "terminate", "finish")
         author.bury("a")
         assert len(store.history("a")) == 1
+        assert store.check() == ()
+
+    def test_store_lets_an_id_go_on_from_a_tombstone_of_elsewhere(
+        self, store: SessionStore
+    ) -> None:
+        """A commit may bring the tombstone that its id goes on from, if it is newer than ours."""
+        final = routes(store.lifecycle)[store.lifecycle.final[0]]
+        author, elsewhere = self.author(store), Author(MemoryStore(store.lifecycle), "elsewhere")
+        for updates in (0, 9):
+            elsewhere.write("a", *["update"] * updates, *final)
+            stone = elsewhere.bury("a")
+            bare = elsewhere.draft("a", *final)
+            with refused(RevisionConflictError):
+                store.commit(bare)
+            carried = attrs.evolve(bare, origin=stone)
+            store.commit(carried)
+            sealed = [stone, *(step.sealed for step in carried.steps)]
+            assert store.history("a") == tuple((each.body, each.event) for each in sealed)
+            found, digest, revision = audit(store.history("a"), store.lifecycle)
+            assert (found, (revision, digest)) == ((), store.tail("a"))
+            assert store.load("a") == outcome(carried)
+            buried = author.bury("a")
+            # What the store has itself is newer now.
+            with refused(RevisionConflictError) as caught:
+                store.commit(carried)
+            assert caught[0].found == buried.event.revision
         assert store.check() == ()
