@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	test-all test-lowest wheel clean
+	conformance bench-core test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -59,6 +59,12 @@ help:  ## list the targets
 	@$(@D)/bin/python $(PIP) --editable '.[suite]'
 	@touch $@
 
+.venv-bench/for-bench: .venv/made $(SETUP)
+	@echo "installing session_fsm[bench] into .venv-bench"
+	@$(BIN)/python -m venv --clear .venv-bench
+	@.venv-bench/bin/python $(PIP) --editable '.[bench]'
+	@touch $@
+
 .venv-lowest/for-tests: .venv/made $(SETUP) .ci/lowest.py
 	@echo "installing session_fsm[suite] at its lower bounds into $(@D)"
 	@$(BIN)/python -m venv --clear $(@D)
@@ -83,7 +89,7 @@ test: .venv/for-tests  ## run the tests; warnings are errors
 
 check: test check-rest  ## everything: tests, doctests, format, lint, types, drift of generated files
 
-check-rest: format-check lint types doctest drift  ## all of `make check` but the tests
+check-rest: format-check lint types doctest drift conformance  ## all of `make check` but the tests
 
 format: .venv/for-check  ## rewrite the sources in the one format
 	$(BIN)/ruff check --select I --fix .
@@ -102,11 +108,21 @@ types: .venv/for-check  ## mypy strict, and pyright's rules
 doctest: .venv/for-tests  ## run the examples in the docstrings
 	$(BIN)/python -m pytest --doctest-modules session_fsm
 
-diagrams: .venv/for-tests  ## make diagrams/ from the table
+diagrams: .venv/for-tests  ## make diagrams/ from the table, the certificate among them
 	$(BIN)/python -m session_fsm.diagrams
+	$(BIN)/python -m session_fsm.certify
 
 drift: .venv/for-tests  ## fail when a file in diagrams/ is stale
 	$(BIN)/python -m session_fsm.diagrams --check
+	$(BIN)/python -m session_fsm.certify --check
+
+conformance: .venv/for-tests  ## run the tests of transitions itself on our machine
+	$(BIN)/python tests/conformance.py build/conformance
+
+# --- figures ----------------------------------------------------------------------------------
+
+bench-core: .venv-bench/for-bench  ## measure one step beside peers; writes benchmarks/CORE.md
+	.venv-bench/bin/python benchmarks/core.py --output benchmarks/CORE.md
 
 # --- other Pythons, other versions ------------------------------------------------------------
 
@@ -135,6 +151,6 @@ wheel: .venv/for-tests  ## build the source archive and the wheel into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:  ## remove all that make and the tools made
-	rm -rf .venv .venv-3.* .venv-lowest build dist session_fsm.egg-info \
+	rm -rf .venv .venv-3.* .venv-lowest .venv-bench build dist session_fsm.egg-info \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find session_fsm tests examples .ci -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

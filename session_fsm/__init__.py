@@ -28,7 +28,7 @@ from .errors import (
     TransitionError,
 )
 from .explain import explain, is_valid, is_valid_transition, permitted, validate
-from .guards import Attempt, Deadline, Guard
+from .guards import Attempt, Deadline, Guard, after_grace, guard, requires_feature
 from .jsonvalue import JsonArray, JsonObject
 from .lifecycle import LIVE, Lifecycle, Row
 from .machine import SessionMachine, step, transition
@@ -44,10 +44,12 @@ from .session import (
 )
 from .state import SessionConfig, SessionState, SessionStatus
 from .stores import open_store
-from .table import SESSION_LIFECYCLE
+from .table import NO_ACTIVE_TASK, NOT_EXPIRED, SESSION_LIFECYCLE
 
 __all__ = [
     "LIVE",
+    "NOT_EXPIRED",
+    "NO_ACTIVE_TASK",
     "SESSION_LIFECYCLE",
     "Attempt",
     "Clock",
@@ -90,15 +92,18 @@ __all__ = [
     "SystemClock",
     "TransitionError",
     "VerifyReport",
+    "after_grace",
     "deserialize",
     "dumps",
     "explain",
+    "guard",
     "is_valid",
     "is_valid_transition",
     "json_schema",
     "loads",
     "open_store",
     "permitted",
+    "requires_feature",
     "serialize",
     "step",
     "transition",

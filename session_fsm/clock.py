@@ -5,6 +5,7 @@ Source: `Clock` as an interface with a public clock that jumps follows Trio.
 
 from __future__ import annotations
 
+import functools
 import threading
 import uuid
 from collections.abc import Callable
@@ -35,12 +36,16 @@ class Clock(Protocol):
         ...
 
 
+# A call of this is half the price of a method's that makes the same call.
+utc_now: Callable[[], datetime] = functools.partial(datetime.now, UTC)
+
+
 class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
         """Return the present instant, aware, in UTC."""
-        return datetime.now(UTC)
+        return utc_now()
 
     def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
         """Wait until the event is set, or `timeout_seconds` have passed."""

@@ -71,6 +71,7 @@ class Draft:
 
     def fire(self, trigger: str, *, reason: str | None = None, **arguments: Any) -> None:
         """Make one step; errors as `SessionMachine.fire`."""
+        check_names(arguments)
         before = self.state
         if reason is not None:
             _check_reason(reason)
@@ -95,6 +96,17 @@ class Draft:
 
 
 Decision = Callable[[Draft], None]
+
+
+def check_names(arguments: Mapping[str, Any]) -> None:
+    """Accept arguments that a row may have, as far as their names tell.
+
+    Raises:
+        TypeError: One is what a manager asks its own clock, store and lifecycle for.
+    """
+    for name in ("at", "state", "lifecycle"):
+        if name in arguments:
+            raise TypeError(f"no row takes an argument {name!r}: the manager has its own")
 
 
 def _check_reason(reason: object) -> None:

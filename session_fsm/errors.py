@@ -39,6 +39,8 @@ class Refusal:
         failed_guards: Every guard that said no, in the row's order; empty but for `guard`.
         permitted: The triggers that would be accepted now, in the table's order; may be empty.
         next_timed: The trigger that fires by itself next, and when; None if none will.
+        broken: Rows that the two above leave out because a guard or deadline of theirs is at
+            fault, each as its `GuardError` tells it; empty in a sound lifecycle.
     """
 
     kind: RefusalKind
@@ -48,6 +50,7 @@ class Refusal:
     failed_guards: tuple[FailedGuard, ...] = ()
     permitted: tuple[str, ...] = ()
     next_timed: tuple[str, datetime] | None = None
+    broken: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.headline}; {self.outlook}"
@@ -71,11 +74,11 @@ class Refusal:
     @property
     def outlook(self) -> str:
         """What is permitted now, and what will happen by itself, in one line."""
-        now = f"permitted now: {', '.join(self.permitted) or 'nothing'}"
-        if self.next_timed is None:
-            return now
-        trigger, at = self.next_timed
-        return f"{now}; {trigger!r} fires at {at.isoformat()}"
+        told = [f"permitted now: {', '.join(self.permitted) or 'nothing'}"]
+        if self.next_timed is not None:
+            trigger, at = self.next_timed
+            told.append(f"{trigger!r} fires at {at.isoformat()}")
+        return "; ".join((*told, *self.broken))
 
 
 def _rebuild(cls: type[SessionFsmError], fields: Mapping[str, Any]) -> SessionFsmError:

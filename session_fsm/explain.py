@@ -2,17 +2,21 @@
 
 Guards are asked, effects are not. Every refusal of the library is made here, so that a dry run, an
 error and a command line say the same.
+
+A guard or deadline that is at fault is a `GuardError` to whoever asks for it: who fires or explains
+its row, or wants to know what is permitted. It does not hide why *another* row is refused: there it
+is left out of what is permitted, and named in the refusal's `broken`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from .errors import FailedGuard, Refusal, RefusalKind, StateInvalidError
+from .errors import FailedGuard, GuardError, Refusal, RefusalKind, StateInvalidError
 from .fields import MAX_ID_CHARACTERS
-from .guards import Attempt
+from .guards import Attempt, attempt_at
 from .lifecycle import Lifecycle, Row
 from .state import SessionState, faults, fields_of, lifted
 from .table import SESSION_LIFECYCLE, tasks_in_words
@@ -81,7 +85,9 @@ def attempt(
     state: SessionState, at: datetime | None, arguments: Mapping[str, Any], lifecycle: Lifecycle
 ) -> Attempt:
     """Put together what guards are shown; `at` is lifted to the state's last change."""
-    return Attempt(state, lifted(state, at), arguments, lifecycle.graces)
+    if "reason" in arguments:  # goes with the event, not with the decision
+        arguments = {name: value for name, value in arguments.items() if name != "reason"}
+    return attempt_at(state, lifted(state, at), arguments, lifecycle.graces)
 
 
 def explain(
@@ -103,10 +109,11 @@ def explain(
             left out.
 
     Returns:
-        The refusal with every guard that says no, or None if the trigger would be accepted.
+        The refusal with every guard that says no, or None if no guard speaks against it.
 
     Raises:
-        GuardError: A guard raised, or returned no bool.
+        GuardError: A guard of the row raised, or returned no bool.
+        StateInvalidError: A guard says of an argument that it is no good.
         TypeError: The row takes no such argument.
 
     Example:
@@ -151,15 +158,25 @@ def refusal(
     failed: tuple[FailedGuard, ...] = (),
 ) -> Refusal:
     """Complete a refusal with what is permitted now and what fires by itself."""
+    broken: dict[str, str] = {}
+
+    def note(fault: GuardError) -> None:
+        broken.setdefault(fault.trigger, str(fault))
+
     return Refusal(
         kind=kind,
         trigger=trigger,
         target=target,
         status=shown.state.status,
         failed_guards=failed,
-        permitted=_permitted(shown, lifecycle),
-        next_timed=next_timed(shown.state, lifecycle),
+        permitted=_permitted(shown, lifecycle, note),
+        next_timed=_next_timed(shown.state, lifecycle, note),
+        broken=tuple(broken.values()),
     )
+
+
+def _raise(fault: GuardError) -> None:
+    raise fault
 
 
 def permitted(
@@ -186,15 +203,24 @@ def permitted(
     return _permitted(attempt(state, at, arguments, lifecycle), lifecycle)
 
 
-def _permitted(shown: Attempt, lifecycle: Lifecycle) -> tuple[str, ...]:
-    return tuple(
-        row.trigger
-        for row in lifecycle.leaving(shown.state.status)
-        if all(
-            guard.passes(shown, row.trigger)
-            for guard in row.conditions
-            if _askable(guard.needs, shown)
-        )
+def _permitted(
+    shown: Attempt, lifecycle: Lifecycle, on_fault: Callable[[GuardError], None] = _raise
+) -> tuple[str, ...]:
+    found = []
+    for row in lifecycle.leaving(shown.state.status):
+        try:
+            if _passes(row, shown):
+                found.append(row.trigger)
+        except StateInvalidError:
+            continue  # with another argument, perhaps
+        except GuardError as fault:
+            on_fault(fault)
+    return tuple(found)
+
+
+def _passes(row: Row, shown: Attempt) -> bool:
+    return all(
+        guard.passes(shown, row.trigger) for guard in row.conditions if _askable(guard.needs, shown)
     )
 
 
@@ -212,17 +238,36 @@ def next_timed(
     Returns:
         The trigger and the instant of the earliest deadline, the first in the table on a tie; None
         if no clock runs.
+
+    Raises:
+        GuardError: A deadline can't be found, or a guard of its row raised or returned no bool.
     """
+    return _next_timed(state, lifecycle, _raise)
+
+
+def _next_timed(
+    state: SessionState, lifecycle: Lifecycle, on_fault: Callable[[GuardError], None]
+) -> tuple[str, datetime] | None:
     earliest: tuple[str, datetime] | None = None
     for row in lifecycle.timed(state.status):
-        assert row.deadline is not None
-        due = row.deadline.at(attempt(state, state.updated_at, {}, lifecycle), row.trigger)
-        if due is None or (earliest is not None and earliest[1] <= due):
+        try:
+            due = _due(row, state, lifecycle)
+        except GuardError as fault:
+            on_fault(fault)
             continue
-        shown = attempt(state, due, {}, lifecycle)
-        if all(guard.passes(shown, row.trigger) for guard in row.guards):
+        if due is not None and (earliest is None or due < earliest[1]):
             earliest = (row.trigger, due)
     return earliest
+
+
+def _due(row: Row, state: SessionState, lifecycle: Lifecycle) -> datetime | None:
+    """Return when a timed row fires by itself; None if its clock does not run."""
+    assert row.deadline is not None
+    due = row.deadline.at(attempt(state, state.updated_at, {}, lifecycle), row.trigger)
+    if due is None:
+        return None
+    shown = attempt(state, due, {}, lifecycle)
+    return due if all(guard.passes(shown, row.trigger) for guard in row.guards) else None
 
 
 def check_arguments(row: Row, arguments: Mapping[str, Any], *, complete: bool = True) -> None:

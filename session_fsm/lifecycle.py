@@ -9,56 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from enum import Enum
 from typing import Any, Final, Self
 
 import attrs
 
 from .errors import LifecycleError
 from .fields import check_word
-from .guards import Attempt, Deadline, Guard
-
-Effect = Callable[[Attempt], Mapping[str, Any]]
-"""Returns the data fields that a move changes; pure."""
+from .rows import LIVE as LIVE
+from .rows import RESERVED_ARGUMENTS, RESERVED_TRIGGERS, Live, words
+from .rows import Row as Row
 
 ROLES: Final = ("activate", "rest", "wake", "begin_task", "end_task", "count", "touch", "update")
 """What a manager does by itself or by a verb; a lifecycle names the trigger for each."""
 
-RESERVED_ARGUMENTS: Final = frozenset(
-    (
-        "self",
-        "at",
-        "lifecycle",
-        "state",
-        "reason",
-        "expected_revision",
-        "session_id",
-        "trigger",
-        "to",
-    )
-)
-RESERVED_TRIGGERS: Final = frozenset(("fire", "lifecycle", "revision", "state"))
-
-
-class _Live(Enum):
-    LIVE = "every status that is not final"
-
-
-LIVE: Final = _Live.LIVE
-"""As the sources of a row: all statuses that are not final."""
-
-
-def _words(value: Iterable[str] | str) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+_GIVEN: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(ROLES, ()),
+    "begin_task": ("task_id",),
+    "end_task": ("task_id",),
+}
+"""The arguments that a manager gives to the trigger that plays a role; with `update`, others."""
 
 
 def _rows(value: Iterable[Row]) -> tuple[Row, ...]:
-    return tuple(value)
-
-
-def _guards(value: Iterable[Guard]) -> tuple[Guard, ...]:
     return tuple(value)
 
 
@@ -66,60 +40,16 @@ def _roles(value: Mapping[str, str]) -> Mapping[str, str]:
     return dict(value)
 
 
-def _sources(value: Iterable[str] | str | _Live) -> tuple[str, ...] | _Live:
-    return value if isinstance(value, _Live) else _words(value)
-
-
-@attrs.frozen
-class Row:
-    """One legal move, or one legal change within a status.
-
-    Attributes:
-        trigger: What fires it; an identifier.
-        sources: Statuses from which it may be fired; `LIVE`: all that are not final.
-        target: The status that it leads to; None: the status stays.
-        guards: What must hold, all of it.
-        deadline: When it fires by itself; None: by hand only. It is a guard of the row too.
-        effect: The data that it changes; None: none.
-        activity: Whether it counts as somebody working with the session.
-        ending: Whether it is part of its sources' way out.
-        required: Arguments that must come with the trigger.
-        optional: Arguments that may come with it.
-        why: The reason for the row, in a few words.
-        conditions: The guards in order, the deadline's own one last.
-    """
-
-    trigger: str
-    sources: tuple[str, ...] | _Live = attrs.field(converter=_sources)
-    target: str | None
-    guards: tuple[Guard, ...] = attrs.field(default=(), converter=_guards, kw_only=True)
-    deadline: Deadline | None = attrs.field(default=None, kw_only=True)
-    effect: Effect | None = attrs.field(default=None, kw_only=True)
-    activity: bool = attrs.field(default=False, kw_only=True)
-    ending: bool = attrs.field(default=False, kw_only=True)
-    required: tuple[str, ...] = attrs.field(default=(), converter=_words, kw_only=True)
-    optional: tuple[str, ...] = attrs.field(default=(), converter=_words, kw_only=True)
-    why: str = attrs.field(default="", kw_only=True)
-    conditions: tuple[Guard, ...] = attrs.field(init=False, repr=False, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        due = () if self.deadline is None else (self.deadline.passed(),)
-        object.__setattr__(self, "conditions", self.guards + due)
-
-    def __str__(self) -> str:
-        sources = "LIVE" if isinstance(self.sources, _Live) else ", ".join(self.sources)
-        return f"row {self.trigger!r} ({sources} -> {self.target or 'stays'})"
-
-
 def _graces(value: Mapping[str, float | timedelta]) -> Mapping[str, timedelta]:
-    graces = {}
-    for name, grace in value.items():
-        try:
-            graces[name] = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
-        except (TypeError, ValueError, OverflowError):
-            problem = f"the {name} grace is no duration: {grace!r}"
-            raise LifecycleError(problem=problem) from None
-    return graces
+    return {name: _duration(grace) for name, grace in value.items()}
+
+
+def _duration(grace: Any) -> Any:
+    """Return seconds as a duration; what is neither is kept, for the checks to name."""
+    try:
+        return grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+    except (TypeError, ValueError, OverflowError):
+        return grace
 
 
 @attrs.frozen(eq=False)
@@ -138,15 +68,16 @@ class Lifecycle:
     Raises:
         LifecycleError: A row names an unknown status; two rows share a trigger and a source; a
             status can't be reached, or has no way to a final one by unguarded or timed rows; a
-            final status has a way out; an ending row leads nowhere final, or two of them compete;
-            an argument, a trigger, a role or a grace can't be used. The row is named.
+            final status has a way out; an ending row leads nowhere final, fires by itself, or
+            competes with another one; a row would take tasks to where none may be held; an
+            argument, a trigger, a role or a grace can't be used. The row is named.
     """
 
-    statuses: tuple[str, ...] = attrs.field(converter=_words)
+    statuses: tuple[str, ...] = attrs.field(converter=words)
     initial: str
     rows: tuple[Row, ...] = attrs.field(converter=_rows)
     roles: Mapping[str, str] = attrs.field(factory=dict, converter=_roles)
-    final: tuple[str, ...] = attrs.field(default=None, converter=attrs.converters.optional(_words))
+    final: tuple[str, ...] = attrs.field(default=None, converter=attrs.converters.optional(words))
     graces: Mapping[str, timedelta] = attrs.field(factory=dict, converter=_graces)
     name: str = "session"
     _members: dict[str, str] = attrs.field(init=False, repr=False)
@@ -172,6 +103,7 @@ class Lifecycle:
                 for status in self.statuses
             },
         )
+        self._check_tasks()
         self._check_reachable()
         keep(self, "_ways_out", {status: self._find_way_out(status) for status in self.statuses})
 
@@ -213,7 +145,7 @@ class Lifecycle:
 
     def sources(self, row: Row) -> tuple[str, ...]:
         """Return the statuses from which a row may be fired."""
-        return self.live if isinstance(row.sources, _Live) else row.sources
+        return self.live if isinstance(row.sources, Live) else row.sources
 
     def moves(self) -> Iterator[tuple[Row, str]]:
         """Yield each row with each of its sources, in the table's order."""
@@ -302,6 +234,7 @@ class Lifecycle:
         *,
         statuses: Iterable[str] = (),
         rows: Iterable[Row] = (),
+        also_from: Mapping[str, Iterable[str] | str] | None = None,
         roles: Mapping[str, str] | None = None,
         graces: Mapping[str, float | timedelta] | None = None,
         final: Iterable[str] = (),
@@ -313,25 +246,28 @@ class Lifecycle:
             statuses: Statuses to add, after ours.
             rows: Rows to add. Where one has a trigger and a source of ours, it takes the place of
                 our row for that source.
+            also_from: For triggers of ours, more statuses from which their row may be fired.
             roles: Roles to add or to give to another trigger.
             graces: Durations to add or to change.
             final: Final statuses to add.
             name: The new name; None: ours.
 
         Raises:
-            LifecycleError: The result contradicts itself.
+            LifecycleError: The result contradicts itself, or a trigger whose row is to be fired
+                from more statuses has none, or several.
         """
+        mine = self._widened(also_from or {})
         all_statuses = (*self.statuses, *statuses)
         all_final = (*self.final, *final)
         live = tuple(status for status in all_statuses if status not in all_final)
 
         def sources(row: Row) -> tuple[str, ...]:
-            return live if isinstance(row.sources, _Live) else row.sources
+            return live if isinstance(row.sources, Live) else row.sources
 
         added = tuple(rows)
         taken = {(row.trigger, source) for row in added for source in sources(row)}
         kept: list[Row] = []
-        for row in self.rows:
+        for row in mine:
             left = tuple(word for word in sources(row) if (row.trigger, word) not in taken)
             if left == sources(row):
                 kept.append(row)
@@ -342,23 +278,56 @@ class Lifecycle:
             statuses=all_statuses,
             rows=(*kept, *added),
             roles={**self.roles, **(roles or {})},
-            graces={**self.graces, **_graces(graces or {})},
+            graces={**self.graces, **(graces or {})},
             final=all_final,
             name=self.name if name is None else name,
         )
 
-    def without(self, *triggers: str, name: str | None = None) -> Self:
+    def _widened(self, also_from: Mapping[str, Iterable[str] | str]) -> tuple[Row, ...]:
+        wider: dict[str, Row] = {}
+        for trigger, sources in also_from.items():
+            found = [row for row in self.rows if row.trigger == trigger]
+            if len(found) != 1:
+                raise self._error(f"{len(found)} rows have the trigger {trigger!r}, not one")
+            [row] = found
+            if isinstance(row.sources, Live):
+                raise self._error(f"{row}: may be fired from every live status already")
+            wider[trigger] = attrs.evolve(row, sources=(*row.sources, *words(sources)))
+        return tuple(wider.get(row.trigger, row) for row in self.rows)
+
+    def without(
+        self, *triggers: str, statuses: Iterable[str] | str = (), name: str | None = None
+    ) -> Self:
         """Return a lifecycle that lacks the rows, and the roles, of some triggers.
 
+        Args:
+            *triggers: Triggers whose rows are left out.
+            statuses: Statuses to leave out, with the rows that lead to them; other rows can no
+                longer be fired from them.
+            name: The new name; None: ours.
+
         Raises:
-            LifecycleError: A trigger is unknown, or the result contradicts itself.
+            LifecycleError: A trigger or a status is unknown, or the result contradicts itself.
         """
-        if unknown := set(triggers).difference(self.triggers):
-            raise self._error(f"there is no trigger {', '.join(sorted(map(repr, unknown)))}")
+        gone = words(statuses)
+        for what, asked, known in (
+            ("trigger", triggers, self.triggers),
+            ("status", gone, self.statuses),
+        ):
+            if unknown := set(asked).difference(known):
+                raise self._error(f"there is no {what} {', '.join(sorted(map(repr, unknown)))}")
+        rows: list[Row] = []
+        for row in self.rows:
+            left = tuple(word for word in self.sources(row) if word not in gone)
+            if left and row.trigger not in triggers and row.target not in gone:
+                rows.append(row if left == self.sources(row) else attrs.evolve(row, sources=left))
+        kept = {row.trigger for row in rows}
         return attrs.evolve(
             self,
-            rows=[row for row in self.rows if row.trigger not in triggers],
-            roles={role: name for role, name in self.roles.items() if name not in triggers},
+            statuses=tuple(status for status in self.statuses if status not in gone),
+            rows=rows,
+            roles={role: trigger for role, trigger in self.roles.items() if trigger in kept},
+            final=tuple(status for status in self.final if status not in gone),
             name=self.name if name is None else name,
         )
 
@@ -380,11 +349,13 @@ class Lifecycle:
                 raise self._error("; ".join(problems))
         if len(set(self.statuses)) != len(self.statuses):
             raise self._error("a status stands twice")
-        for what, words in (("initial", (self.initial,)), ("final", self.final or ())):
-            for word in words:
+        for what, named in (("initial", (self.initial,)), ("final", self.final or ())):
+            for word in named:
                 if word not in self.statuses:
                     raise self._error(f"the {what} status {word!r} is not among the statuses")
         for grace, length in self.graces.items():
+            if not isinstance(length, timedelta):
+                raise self._error(f"the {grace} grace is no duration: {length!r}")
             if length < timedelta(0):
                 raise self._error(f"the {grace} grace is negative")
 
@@ -402,6 +373,22 @@ class Lifecycle:
                 raise self._error(f"{role!r} is no role; roles are {', '.join(ROLES)}")
             if trigger not in triggers:
                 raise self._error(f"the role {role!r} names {trigger!r}, which no row has")
+        for row in self.rows:
+            self._check_given(row)
+
+    def _check_given(self, row: Row) -> None:
+        """Check that whoever fires a row by itself, or in a role, can give it its arguments."""
+        if row.required and (row.deadline is not None or row.ending):
+            why = "fires by itself" if row.deadline is not None else "is ending"
+            raise self._error(f"{row}: {why}, nobody could give it its arguments")
+        for role in (role for role, trigger in self.roles.items() if trigger == row.trigger):
+            given = _GIVEN[role]
+            if role != "update" and (missing := set(row.required).difference(given)):
+                names = ", ".join(sorted(missing))
+                raise self._error(f"{row}: needs {names}, which the role {role!r} does not give")
+            if untaken := set(given).difference(row.required, row.optional):
+                names = ", ".join(sorted(untaken))
+                raise self._error(f"{row}: does not take {names}, which the role {role!r} gives")
 
     def _check_row(self, row: Row) -> None:
         private = row.trigger.startswith("_")
@@ -426,12 +413,23 @@ class Lifecycle:
                 names = ", ".join(sorted(missing))
                 raise self._error(f"{row}: guard {guard.name!r} needs {names}, not required by it")
         if row.deadline is not None:
-            if row.required:
-                raise self._error(f"{row}: fires by itself, nobody could give it its arguments")
             if row.deadline.grace is not None and row.deadline.grace not in self.graces:
                 raise self._error(f"{row}: there is no grace named {row.deadline.grace!r}")
+            if row.ending:
+                raise self._error(f"{row}: fires by itself, so nobody can go this way out at once")
         if row.ending and row.target is None:
             raise self._error(f"{row}: an ending row leads somewhere")
+
+    def _check_tasks(self) -> None:
+        """Check that no row leads with its tasks to where none may be held, for all it says."""
+        for row, source in self.moves():
+            if row.target is None or row.guards or row.effect is not None:
+                continue  # what they do, nobody can read
+            if self.holds_tasks(source) and not self.holds_tasks(row.target):
+                raise self._error(
+                    f"{row}: {source!r} may hold tasks, {row.target!r} may not: it needs a guard"
+                    " that there is none, or an effect that drops them"
+                )
 
     def _check_reachable(self) -> None:
         if not self.final:
@@ -484,7 +482,7 @@ class Lifecycle:
 
 
 def _named(row: Row) -> tuple[str, ...]:
-    return () if isinstance(row.sources, _Live) else row.sources
+    return () if isinstance(row.sources, Live) else row.sources
 
 
 def with_graces(lifecycle: Lifecycle, graces: Mapping[str, float | None]) -> Lifecycle:

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from .core import Change, Core
+from .decisions import check_names
 from .errors import Refusal, SessionNotFoundError
 from .explain import explain, permitted
+from .fields import Problems, check_text
 from .session import Page, Session, SessionEvent
 from .slots import Subscriber
 from .stores.abc import Stored
@@ -63,12 +65,15 @@ class SessionReader:
             Sessions in the order of their ids; `next` is None on the last page.
 
         Raises:
-            ValueError: The limit is below 1.
+            ValueError: The limit is below 1, or `after` is no text.
             LifecycleError: There is no such status.
         """
         self._core.check_open()
         if limit < 1:
             raise ValueError(f"a page has at least 1 session, not {limit}")
+        problems: Problems = []
+        if check_text(after, "after", problems) is not None and problems:
+            raise ValueError("; ".join(problems))
         if status is None:
             words: tuple[str, ...] = self._core.lifecycle.live
         else:
@@ -84,14 +89,34 @@ class SessionReader:
         found = self._core.store.counts()
         return {status: found.get(status, 0) for status in self._core.lifecycle.statuses}
 
+    def traffic(self) -> dict[tuple[str, str], int]:
+        """Return how often each row was fired in the lives that are stored, by (trigger, source).
+
+        Every row is there with each of its sources. What was purged is not counted.
+
+        Raises:
+            CorruptRecordError: An event can't be read.
+        """
+        self._core.check_open()
+        found = self._core.store.traffic()
+        known = {(row.trigger, source): 0 for row, source in self._core.lifecycle.moves()}
+        return known | found
+
     def explain(self, session_id: str, trigger: str, **arguments: Any) -> Refusal | None:
-        """Tell why a trigger would be refused now, or None if it would be accepted."""
+        """Tell why a trigger would be refused now, or None if no guard speaks against it.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TypeError: The row takes no such argument.
+        """
+        check_names(arguments)
         state = self._core.read(session_id).state
         now = self._core.clock.now()
         return explain(state, trigger, at=now, lifecycle=self._core.lifecycle, **arguments)
 
     def permitted(self, session_id: str, **arguments: Any) -> tuple[str, ...]:
         """List the triggers that would be accepted now, in the table's order."""
+        check_names(arguments)
         state = self._core.read(session_id).state
         now = self._core.clock.now()
         return permitted(state, at=now, lifecycle=self._core.lifecycle, **arguments)

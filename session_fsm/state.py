@@ -10,13 +10,14 @@ changes whose fields alone need checking; both end in the constructor that attrs
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from .clock import SYSTEM_CLOCK
+from .clock import utc_now
+from .drafts import draft_class
 from .errors import StateInvalidError
 from .fields import (
     MAX_FEATURES,
@@ -299,7 +300,7 @@ class SessionState:
         Raises:
             StateInvalidError: Every fault by its path.
         """
-        instant = SYSTEM_CLOCK.now() if at is None else at
+        instant = utc_now() if at is None else at
         return cls(
             session_id=session_id,
             status=status,
@@ -335,41 +336,57 @@ class SessionState:
             raise StateInvalidError(problems=(*refused, *_checked(data, _STATE_CHECKS)[1]))
         return self.derive(changes, at=lifted(self, at))
 
-    def derive(self, changes: Mapping[str, Any], *, at: datetime, **moved: Any) -> Self:
+    def derive(
+        self,
+        changes: Mapping[str, Any],
+        at: datetime,
+        status: str | None = None,
+        status_since: datetime | None = None,
+        last_activity_at: datetime | None = None,
+    ) -> Self:
         """Return this state with checked changes, at an instant that is not before its last.
 
         Args:
-            changes: Fields and new values; checked, None meaning the default where there is one.
+            changes: Fields of data and new values; checked, None meaning the default where there
+                is one.
             at: The new `updated_at`; UTC, at or after the present one.
-            **moved: Fields that are known to be right, such as a status of the lifecycle.
+            status: The new status, known to be right; None: as it is.
+            status_since: Its instant, known to be right; None: as it is.
+            last_activity_at: The same.
 
         Raises:
             StateInvalidError: A change has a bad value, or is no field of a state.
         """
+        frozen: type[Any] = type(self)
+        kind = StateDraft if frozen is SessionState else draft_class(frozen)  # type: ignore[arg-type]
+        draft = _new(kind)
+        draft.session_id = self.session_id
+        draft.status = self.status if status is None else status
+        draft.config = self.config
+        draft.llm_config = self.llm_config
+        draft.metadata = self.metadata
+        draft.created_at = self.created_at
+        draft.updated_at = at
+        draft.status_since = self.status_since if status_since is None else status_since
+        if last_activity_at is None:
+            last_activity_at = self.last_activity_at
+        draft.last_activity_at = last_activity_at
+        draft.active_tasks = self.active_tasks
+        draft.conversation_count = self.conversation_count
+        draft.error = self.error
         if changes:
             kept, problems = _checked(changes, _STATE_CHECKS)
             if problems:
                 raise StateInvalidError(problems=tuple(problems))
             for name in changes:
-                moved[name] = kept.get(name, _EMPTY.get(name))
-        get = moved.get
-        derived = object.__new__(type(self))
-        derived.__attrs_init__(
-            session_id=self.session_id,
-            status=get("status", self.status),
-            config=get("config", self.config),
-            llm_config=get("llm_config", self.llm_config),
-            metadata=get("metadata", self.metadata),
-            created_at=self.created_at,
-            updated_at=at,
-            status_since=get("status_since", self.status_since),
-            last_activity_at=get("last_activity_at", self.last_activity_at),
-            active_tasks=get("active_tasks", self.active_tasks),
-            conversation_count=get("conversation_count", self.conversation_count),
-            error=get("error", self.error),
-        )
+                setattr(draft, name, kept.get(name, _EMPTY.get(name)))
+        draft.__class__ = frozen
+        derived: Self = draft
         return derived
 
+
+_new = object.__new__
+StateDraft = draft_class(SessionState)
 
 _EMPTY: dict[str, Any] = {
     "config": DEFAULT_CONFIG,
@@ -381,20 +398,28 @@ _EMPTY: dict[str, Any] = {
 }
 
 
+def utc_of(at: datetime) -> datetime:
+    """Return an instant in UTC.
+
+    Raises:
+        StateInvalidError: It is naive or no instant.
+    """
+    if type(at) is datetime and at.tzinfo is UTC and not at.fold:
+        return at
+    problems: list[str] = []
+    instant: datetime = check_instant(at, "at", problems)
+    if problems:
+        raise StateInvalidError(problems=tuple(problems))
+    return instant
+
+
 def lifted(state: SessionState, at: datetime | None) -> datetime:
     """Return the instant of a change: `at`, or now, but never before the state's last change.
 
     Raises:
         StateInvalidError: `at` is naive or no instant.
     """
-    if at is None:
-        instant = SYSTEM_CLOCK.now()
-    else:
-        problems: list[str] = []
-        instant = check_instant(at, "at", problems)
-        if problems:
-            raise StateInvalidError(problems=tuple(problems))
-    return max(state.updated_at, instant)
+    return max(state.updated_at, utc_now() if at is None else utc_of(at))
 
 
 def fields_of(state: SessionState) -> dict[str, Any]:

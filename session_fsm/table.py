@@ -25,12 +25,13 @@ plays the roles named below the table.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from .errors import StateInvalidError
-from .fields import MAX_ERROR_CHARACTERS
+from .fields import MAX_ERROR_CHARACTERS, check_id
 from .guards import Attempt, Deadline, Guard, after_grace
 from .jsonvalue import shown
 from .lifecycle import LIVE, Lifecycle, Row
@@ -41,11 +42,18 @@ INITIALIZING, ACTIVE, IDLE, TERMINATING, TERMINATED = SessionStatus
 # --- deadlines -------------------------------------------------------------------------------
 
 
+# A thousand time-outs are more than a program has; making one takes longer than all else here.
+_minutes = functools.lru_cache(maxsize=1024)(lambda minutes: timedelta(minutes=minutes))
+
+
 def _idle_deadline(attempt: Attempt) -> datetime | None:
     minutes = attempt.state.config.timeout_minutes
     if minutes is None:
         return None
-    return attempt.state.last_activity_at + timedelta(minutes=minutes)
+    try:
+        return attempt.state.last_activity_at + _minutes(minutes)
+    except OverflowError:
+        return None  # behind the year 9999
 
 
 START_DEADLINE = after_grace("start")
@@ -72,18 +80,29 @@ def _names(tasks: tuple[str, ...], *, most: int) -> str:
 
 
 def _not_expired(attempt: Attempt) -> bool:
-    due = IDLE_DEADLINE.at(attempt, "not expired")
-    return bool(attempt.state.active_tasks) or due is None or attempt.at < due
+    if attempt.state.active_tasks:
+        return True
+    due = _idle_deadline(attempt)
+    return due is None or attempt.at < due
 
 
 def _expiry_in_words(attempt: Attempt) -> str:
-    due = IDLE_DEADLINE.at(attempt, "not expired")
+    due = _idle_deadline(attempt)
     return f"expired at {due.isoformat() if due else 'no time'}"
 
 
 def _room_for_conversation(attempt: Attempt) -> bool:
     limit = attempt.state.config.max_conversations
     return limit is None or attempt.state.conversation_count < limit
+
+
+def _task_id(attempt: Attempt) -> Any:
+    task_id = attempt.arguments["task_id"]
+    problems: list[str] = []
+    check_id(task_id, "task_id", problems)
+    if problems:
+        raise StateInvalidError(problems=tuple(problems))
+    return task_id
 
 
 NO_ACTIVE_TASK = Guard(
@@ -95,13 +114,13 @@ NOT_EXPIRED = Guard("not expired", _not_expired, _expiry_in_words)
 START_NOT_TIMED_OUT = START_DEADLINE.not_passed("start deadline not passed")
 TASK_IS_NEW = Guard(
     "not already active",
-    lambda attempt: attempt.arguments["task_id"] not in attempt.state.active_tasks,
+    lambda attempt: _task_id(attempt) not in attempt.state.active_tasks,
     lambda attempt: f"task {attempt.arguments['task_id']!r} is active already",
     needs=("task_id",),
 )
 TASK_IS_ACTIVE = Guard(
     "is active",
-    lambda attempt: attempt.arguments["task_id"] in attempt.state.active_tasks,
+    lambda attempt: _task_id(attempt) in attempt.state.active_tasks,
     lambda attempt: f"task {attempt.arguments['task_id']!r} is not active",
     needs=("task_id",),
 )

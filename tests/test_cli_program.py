@@ -34,6 +34,7 @@ COMMANDS = {
     "counts": (),
     "show": ("calm",),
     "history": ("calm",),
+    "explain": ("calm", "touch"),
     "terminate": ("calm",),
     "sweep": (),
     "recover": (),

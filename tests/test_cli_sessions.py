@@ -118,8 +118,10 @@ def test_cli_list_of_an_empty_store_says_so(tmp_path: Path) -> None:
     """Where there is nothing, the standard output is empty, and a note says why."""
     store = filled(tmp_path / "empty.db", lambda manager, clock: None)
     answer = call("list", store=store)
-    assert (answer.code, answer.out, answer.err) == (0, "", "no sessions but ended ones\n")
-    assert call("list", "--all", store=store).err == "no such sessions\n"
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err == "no sessions but ended ones in the lifecycle 'session'\n"
+    expected = "no such sessions in the lifecycle 'session'\n"
+    assert call("list", "--all", store=store).err == expected
     assert call("list", "--json", store=store).document == {"sessions": [], "next": None}
 
 

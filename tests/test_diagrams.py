@@ -1,20 +1,32 @@
 """The drawings of a lifecycle: all of its table in each format, and files that tell when stale."""
 
 import html
-import itertools
 import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 
 import pygraphviz
 import pytest
+from drawing import (
+    LIFECYCLES,
+    ODD,
+    ODD_WORDS,
+    SANDBOX,
+    SEEN,
+    dot_arrows,
+    from_markdown,
+    from_mermaid,
+    from_plantuml,
+    markdown_cells,
+    mermaid_names,
+    plain,
+    svg_texts,
+    text,
+)
 
 from session_fsm import SESSION_LIFECYCLE
 from session_fsm.diagrams import (
@@ -27,194 +39,35 @@ from session_fsm.diagrams import (
     write,
 )
 from session_fsm.diagrams.__main__ import main
-from session_fsm.diagrams.graphviz import STAMP, digest, draw
-from session_fsm.guards import Attempt, Deadline, Guard
-from session_fsm.lifecycle import LIVE, Lifecycle, Row
+from session_fsm.diagrams.graphviz import STAMP, draw
+from session_fsm.diagrams.picture import picture_of
+from session_fsm.lifecycle import Lifecycle, Row
 
-TEXTS = ("mermaid", "dot", "markdown")
+TEXTS = ("mermaid", "dot", "markdown", "plantuml", "text", "ascii", "scxml")
+"""Formats of which every byte follows from the lifecycle."""
+
 DRAWINGS = ("svg", "png")
+PAGES = ("html",)
 
-Box = StrEnum(
-    "Box",
-    "QUEUED SCHEDULED PROVISIONING BOOTING READY RUNNING WAITING SUSPENDED MIGRATING DRAINING"
-    " FAILED ARCHIVED",
-)
-
-
-def never(attempt: Attempt) -> datetime | None:
-    """No instant."""
-    return None
-
-
-def guard(name: str) -> Guard:
-    """A guard of which only the name counts here."""
-    return Guard(name, lambda attempt: True, "no")
-
-
-SANDBOX = Lifecycle(
-    statuses=Box,
-    initial=Box.QUEUED,
-    rows=(
-        Row("schedule", Box.QUEUED, Box.SCHEDULED, guards=(guard("capacity is free"),)),
-        Row("cancel", (Box.QUEUED, Box.SCHEDULED), Box.ARCHIVED, ending=True),
-        Row("give_up", Box.QUEUED, Box.FAILED, deadline=Deadline("queue grace", never, "queue")),
-        Row("provision", Box.SCHEDULED, Box.PROVISIONING),
-        Row("boot", Box.PROVISIONING, Box.BOOTING, guards=(guard("image"), guard("volume"))),
-        Row("fail", (Box.PROVISIONING, Box.BOOTING, Box.MIGRATING), Box.FAILED, ending=True),
-        Row("boot_timeout", Box.BOOTING, Box.FAILED, deadline=Deadline("1 min after", never)),
-        Row("up", Box.BOOTING, Box.READY, activity=True),
-        Row("run", Box.READY, Box.RUNNING, activity=True),
-        Row("rest", Box.RUNNING, Box.READY),
-        Row("restart", Box.RUNNING, Box.RUNNING),
-        Row("ask", Box.RUNNING, Box.WAITING),
-        Row("answer", Box.WAITING, Box.RUNNING),
-        Row("suspend", (Box.READY, Box.RUNNING, Box.WAITING), Box.SUSPENDED),
-        Row("wake", Box.SUSPENDED, Box.READY, guards=(guard("not expired"),)),
-        Row("migrate", (Box.READY, Box.SUSPENDED), Box.MIGRATING),
-        Row("migrated", Box.MIGRATING, Box.READY),
-        Row("retry", Box.FAILED, Box.QUEUED, guards=(guard("below max_retries"),)),
-        Row("bury", Box.FAILED, Box.ARCHIVED, ending=True),
-        Row("expire", (Box.READY, Box.SUSPENDED), Box.DRAINING, ending=True,
-            deadline=Deadline("last_activity_at + timeout", never)),
-        Row("drained", Box.DRAINING, Box.ARCHIVED, ending=True),
-        Row("probe", (Box.READY, Box.RUNNING), None, deadline=Deadline("each minute", never)),
-        Row("update", LIVE, None, why="settings changed"),
-    ),
-    graces={"queue": 90},
-    name="sandbox",
-)  # fmt: skip
-"""Twelve statuses: a loop, ways back, one row that is timed and ending, one timed that stays."""
-
-ODD_WORDS = (
-    "end", "state", "note", "class", "direction", "classDef", "default", "graph", "node", "begin",
-    '"quoted"', "it's", "back\\slash", "tail\\", "\\N \\G \\l", "<b>tag</b>", "a>b", "p|pe", "%%",
-    "{brace}", "[*]", "a:b;c", "#quot; &amp;", "`tick` *star* _u_", "--> x", "1. list", "- item",
-    "# head", "s1", "s_1", "constructor", "__proto__", "style#a;", "a--b", "www.x.org", "$m$",
-    "~~no~~", "end note", "<script>", "x<br/>y", "ünï ☃ 日本",
-)  # fmt: skip
-UNSEEN_WORDS = ("two\nlines", "tab\there", "null\x00", "\u202eright to left", "\ud800", "\ufffe")
-SEEN = ("two\\nlines", "tab\\there", "null\\x00", "\\u202eright to left", "\\ud800", "\\ufffe")
-"""How words are shown that have characters which can't be."""
-
-ODD = Lifecycle(
-    statuses=ODD_WORDS,
-    initial=ODD_WORDS[0],
-    rows=(
-        *(
-            Row(
-                f"go_{number}",
-                source,
-                target,
-                guards=(guard(source), guard(target)),
-                deadline=Deadline(target, never) if number % 3 else None,
-                why=source,
-            )
-            for number, (source, target) in enumerate(itertools.pairwise(ODD_WORDS))
-        ),
-        Row("leave", LIVE, ODD_WORDS[-1], ending=True),
-        Row("stay", ODD_WORDS[1], None, guards=[guard(word) for word in UNSEEN_WORDS]),
-    ),
-    name='odd "name" \\ <x>',
-)
-"""Names that mean something to a format, or that no file of text may hold."""
-
-LIFECYCLES = pytest.mark.parametrize(
-    "lifecycle", [SESSION_LIFECYCLE, SANDBOX, ODD], ids=["session", "sandbox", "odd"]
-)
-
-
-def text(
-    lifecycle: Lifecycle,
-    form: str,
-    counts: Mapping[tuple[str, str], int] | None = None,
-    status_counts: Mapping[str, int] | None = None,
-) -> str:
-    """A lifecycle in a format that is text."""
-    rendered = render(lifecycle, form, counts=counts, status_counts=status_counts)
-    assert isinstance(rendered, str)
-    return rendered
-
-
-# --- reading the formats back ------------------------------------------------------------------
-
-
-def svg_texts(svg: str) -> list[str]:
-    """The texts in an SVG, without what Graphviz alone needs: slack, and a thing of no width."""
-    root = ET.fromstring(svg)
-    found = (element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text"))
-    return [words.replace("\u2060", "").strip("\u00a0") for words in found]
-
-
-def dot_arrows(dot: str) -> list[tuple[str, str, str, str]]:
-    """What each line through a card goes from and to, with its colour and style."""
-    graph = pygraphviz.AGraph(string=dot)
-    heads: list[tuple[tuple[str, str, str], str]] = []
-    tails: list[tuple[tuple[str, str, str], str]] = []
-    for edge in graph.edges():
-        if edge[0] == "begin":
-            continue
-        card, status = sorted(edge, key=lambda name: " to " not in name)
-        look = (card, edge.attr["color"], edge.attr["style"])
-        pointed = edge[1] if edge.attr["dir"] == "forward" else edge[0]
-        (tails if edge.attr["dir"] == "none" else heads).append((look, status))
-        assert edge.attr["dir"] == "none" or pointed == status
-    return [
-        (source, target, look[1], look[2])
-        for look, source in tails
-        for other, target in heads
-        if look == other
-    ]
-
-
-def from_mermaid(words: str) -> str:
-    """A text of Mermaid as it is shown."""
-    return re.sub(r"#(\d+);", lambda found: chr(int(found[1])), words)
-
-
-def mermaid_names(mermaid: str) -> dict[str, str]:
-    """The name of each status by its key: its first description."""
-    names: dict[str, str] = {}
-    for key, words in re.findall(r"^    (s\w+) : (.*)$", mermaid, re.MULTILINE):
-        names.setdefault(key, from_mermaid(words))
-    return names
-
-
-def markdown_cells(markdown: str) -> list[list[str]]:
-    """The cells of the first table as they are shown, without its header."""
-    lines = markdown.split("\n\n")[2].splitlines()[2:]
-    rows = [re.findall(r"(?:\\.|[^\\|])+", line) for line in lines]
-    return [[from_markdown(cell).strip() for cell in row] for row in rows]
-
-
-def from_markdown(words: str) -> str:
-    """A text of Markdown as it is shown."""
-    return re.sub(r"\\([!-/:-@\[-`{-~])|`(\w+)`", r"\1\2", words)
-
-
-def plain(lifecycle: Lifecycle, row: Row) -> list[str]:
-    """All words of a row, as they are shown."""
-    words = [row.trigger, *(guard.name for guard in row.guards)]
-    if row.deadline is not None:
-        words.append(row.deadline.name)
-    return [dict(zip(UNSEEN_WORDS, SEEN, strict=True)).get(word, word) for word in words]
+READERS: Mapping[str, Callable[[str], str]] = {
+    "mermaid": from_mermaid,
+    "dot": lambda dot: html.unescape(dot).replace("\u2060", ""),
+    "svg": lambda svg: "\n".join(svg_texts(svg)),
+    "markdown": from_markdown,
+    "plantuml": from_plantuml,
+    "html": html.unescape,
+}
+"""What makes of a format the texts that it shows; others are read elsewhere."""
 
 
 # --- what is shown -----------------------------------------------------------------------------
 
 
 @LIFECYCLES
-@pytest.mark.parametrize("form", [*TEXTS, "svg"])
+@pytest.mark.parametrize("form", READERS)
 def test_diagrams_show_every_row(lifecycle: Lifecycle, form: str) -> None:
     """Each row stands in each format with its trigger, its guards and its deadline."""
-    shown = text(lifecycle, form)
-    if form == "svg":
-        shown = "\n".join(svg_texts(shown))
-    elif form == "dot":
-        shown = html.unescape(shown).replace("\u2060", "")
-    elif form == "mermaid":
-        shown = from_mermaid(shown)
-    else:
-        shown = from_markdown(shown)
+    shown = READERS[form](text(lifecycle, form))
     for row in lifecycle.rows:
         for words in plain(lifecycle, row):
             assert words in shown
@@ -287,7 +140,7 @@ def test_diagrams_table_rows_say_all_of_a_row() -> None:
 def test_diagrams_live_names_every_final_status() -> None:
     """`LIVE` is told by what it leaves out, derived from the lifecycle."""
     more = SESSION_LIFECYCLE.extend(
-        statuses=("lost",), final=("lost",), rows=(Row("lose", "active", "lost"),)
+        statuses=("lost",), final=("lost",), rows=(Row("lose", "idle", "lost"),)
     )
     (update,) = (row for row in table_rows(more)[1] if row[0] == "update")
     assert update[1] == "every status but terminated and lost"
@@ -330,7 +183,7 @@ def test_diagrams_show_names_as_they_are() -> None:
         assert not re.search(r"[\\`*<>{}:;\"#$~%|.]", bare)
 
 
-@pytest.mark.parametrize("name", ["svg", "dot", "mermaid", "markdown"])
+@pytest.mark.parametrize("name", [*TEXTS, "svg", "html"])
 def test_diagrams_hold_no_control_characters(name: str) -> None:
     """No character of a name breaks a line, turns the direction of text or can't be encoded."""
     shown = text(ODD, name)
@@ -342,14 +195,16 @@ def test_diagrams_follow_the_lifecycle_alone(repository: Path) -> None:
     """Text is the same, byte for byte, whatever the seed of Python's hashes."""
     script = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "import test_diagrams as t\n"
-        "for lifecycle in (t.SESSION_LIFECYCLE, t.SANDBOX, t.ODD):\n"
-        "    for form in t.TEXTS:\n"
-        "        sys.stdout.buffer.write(t.text(lifecycle, form).encode())\n"
+        "from drawing import ODD, SANDBOX, SESSION_LIFECYCLE, WAYS, text\n"
+        "for form in sys.argv[1:]:\n"
+        "    for lifecycle in (SESSION_LIFECYCLE, SANDBOX, ODD):\n"
+        "        sys.stdout.buffer.write(text(lifecycle, form).encode())\n"
+        "    for shown in WAYS.values():\n"
+        "        sys.stdout.buffer.write(text(SESSION_LIFECYCLE, form, **shown).encode())\n"
     )
     first, second = (
         subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, "-c", script, *TEXTS, *PAGES],
             cwd=repository,
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
@@ -361,76 +216,13 @@ def test_diagrams_follow_the_lifecycle_alone(repository: Path) -> None:
     assert first.startswith(text(SESSION_LIFECYCLE, TEXTS[0]).encode())
 
 
-# --- counts ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("form", "moves", "none", "here"),
-    [
-        ("mermaid", "go_idle", "0 ×<br/>■ abort", "s_idle : 1,234 here"),
-        (
-            "markdown",
-            "| active | idle | 2,312 |",
-            "| active | terminating | 0 |",
-            "| idle | 1,234 |",
-        ),
-        ("svg", "2,312 ×", "0 ×", "1,234 here"),
-        ("dot", ">2,312 ×&#160;", ">0 ×&#160;", ">1,234 here&#160;"),
-    ],
-)
-def test_diagrams_show_counts(form: str, moves: str, none: str, here: str) -> None:
-    """Traffic stands at its edge and sessions in their status; without counts there are none."""
-    counts = {("active", "idle"): 2312, ("idle", "active"): 7}
-    counted = text(SESSION_LIFECYCLE, form, counts, {"idle": 1234})
-    bare = text(SESSION_LIFECYCLE, form)
-    for words in (moves, none, here):
-        assert words in counted
-    assert "2,312" in counted
-    for words in ("2,312", none, here):
-        assert words not in bare
-
-
-def test_diagrams_draw_busy_edges_wider() -> None:
-    """The width of a line grows with its traffic."""
-    graph = pygraphviz.AGraph(
-        string=text(
-            SESSION_LIFECYCLE, "dot", counts={("active", "idle"): 2000, ("idle", "active"): 20}
-        )
-    )
-    widths = [
-        float(graph.get_edge(source, card).attr["penwidth"])
-        for source, card in (
-            ("s_initializing", "s_initializing to s_active"),
-            ("s_active", "s_idle to s_active"),
-            ("s_active", "s_active to s_idle"),
-        )
-    ]
-    assert widths[0] < widths[1] < widths[2]
-
-
-@pytest.mark.parametrize(
-    ("counts", "status_counts", "named"),
-    [
-        ({("active", "terminated"): 1}, None, "edge ('active', 'terminated')"),
-        (None, {"asleep": 1}, "status 'asleep'"),
-    ],
-)
-def test_diagrams_refuse_counts_of_what_is_not_there(
-    counts: Mapping[tuple[str, str], int] | None,
-    status_counts: Mapping[str, int] | None,
-    named: str,
-) -> None:
-    """A count that could be shown nowhere is an error that names it, not left out."""
-    with pytest.raises(ValueError, match=re.escape(named)):
-        text(SESSION_LIFECYCLE, "dot", counts, status_counts)
-
-
 # --- formats -----------------------------------------------------------------------------------
 
 
 def test_diagrams_unknown_formats_are_named() -> None:
     """Asked for a format that there is not, the error lists those that there are."""
-    with pytest.raises(ValueError, match="'gif'; formats are mermaid, dot, svg, png, markdown"):
+    named = "'gif'; formats are mermaid, dot, svg, png, markdown, plantuml, html, text, ascii"
+    with pytest.raises(ValueError, match=named):
         render(SESSION_LIFECYCLE, "gif")
 
 
@@ -441,7 +233,7 @@ def test_diagrams_formats_follow_the_ending() -> None:
     }
     assert names == {name: name for name in FORMATS}
     assert format_of("REPORT.SVG") == "svg"
-    with pytest.raises(ValueError, match=r"'\.gif'; endings are \.mmd, \.dot, \.svg, \.png, \.md"):
+    with pytest.raises(ValueError, match=r"'\.gif'; endings are \.mmd, \.dot, \.svg, .*\.html"):
         format_of("x.gif")
     with pytest.raises(ValueError, match="''"):
         format_of("mmd")
@@ -470,14 +262,16 @@ def test_diagrams_are_drawn_alike_on_many_threads() -> None:
     assert drawn == [alone] * 4
 
 
-@pytest.mark.parametrize("form", DRAWINGS)
-def test_diagrams_drawings_carry_the_digest_of_their_dot(form: str) -> None:
-    """A drawing tells which DOT it was made from."""
+@pytest.mark.parametrize("form", [*DRAWINGS, *PAGES])
+def test_diagrams_drawings_carry_the_digest_of_their_source(form: str) -> None:
+    """A drawing tells what it was made from."""
     drawn = render(SANDBOX, form)
     data = drawn if isinstance(drawn, bytes) else drawn.encode()
-    source_of = FORMATS[form].source_of
+    source, source_of = FORMATS[form].source, FORMATS[form].source_of
+    assert source is not None
     assert source_of is not None
-    assert source_of(data) == digest(text(SANDBOX, "dot"))
+    assert source_of(data) == source(picture_of(SANDBOX))
+    assert source_of(data) != source(picture_of(ODD))
     assert STAMP.encode() in data
 
 

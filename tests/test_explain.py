@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from session_fsm.clock import SYSTEM_CLOCK
-from session_fsm.errors import FailedGuard, GuardError, Refusal, StateInvalidError
+from session_fsm.errors import (
+    FailedGuard,
+    GuardError,
+    GuardRejectedError,
+    Refusal,
+    StateInvalidError,
+)
 from session_fsm.explain import (
     explain,
     is_valid,
@@ -20,6 +26,7 @@ from session_fsm.explain import (
 from session_fsm.guards import Attempt, Deadline, Guard, after_grace
 from session_fsm.jsonvalue import JsonObject
 from session_fsm.lifecycle import LIVE, Lifecycle, Row
+from session_fsm.machine import step
 from session_fsm.state import SessionConfig, SessionState, SessionStatus
 from session_fsm.table import SESSION_LIFECYCLE
 
@@ -301,17 +308,82 @@ def test_explain_changes_nothing_and_runs_no_effect() -> None:
     ],
 )
 def test_explain_broken_guards_are_never_a_no(check: Callable[[Attempt], Any], told: str) -> None:
-    """A guard that is broken is an error in every dry run that asks it."""
+    """A guard that is broken is an error in every dry run that asks for its row."""
     lifecycle = gate(check)
     for ask in (
         lambda: explain(state_in("a"), "go", at=AT, lifecycle=lifecycle),
         lambda: permitted(state_in("a"), at=AT, lifecycle=lifecycle),
-        lambda: explain(state_in("a"), "nonsense", at=AT, lifecycle=lifecycle),
     ):
         with pytest.raises(GuardError) as caught:
             ask()
         assert (caught.value.guard, caught.value.trigger) == ("gate", "go")
         assert caught.value.problem == told
+
+
+def test_explain_refusals_survive_faults_of_other_rows() -> None:
+    """Why one row is refused is told whatever is wrong with others; those are named beside it."""
+    broken = Guard("broken", lambda _: 1 / 0 > 0, "?")
+    faulty = Deadline("some day", after_grace("day").find)
+    lifecycle = Lifecycle(
+        statuses=["a", "b"],
+        initial="a",
+        rows=[
+            Row("go", "a", "b", guards=Guard("shut", lambda _: False, "it is shut")),
+            Row("jump", "a", "b", guards=broken),
+            Row("drift", "a", "b", deadline=faulty),
+            Row("wait", "a", "b", deadline=after_grace("some")),
+            Row("leave", "a", "b", ending=True),
+        ],
+        graces={"some": 60},
+    )
+    refusal = explain(state_in("a"), "go", at=AT, lifecycle=lifecycle)
+    assert refusal is not None
+    assert refusal.failed_guards == (FailedGuard("shut", "it is shut"),)
+    assert refusal.permitted == ("leave",)
+    assert refusal.next_timed == ("wait", AT + MINUTE)
+    assert refusal.broken == (
+        "guard 'broken' of 'jump' raised ZeroDivisionError: division by zero",
+        "guard 'deadline passed' of 'drift' raised KeyError: 'day'",
+    )
+    assert str(refusal).endswith("; ".join(refusal.broken))
+    with pytest.raises(GuardRejectedError) as caught:
+        step(state_in("a"), "go", at=AT, lifecycle=lifecycle)
+    assert caught.value.refusal == refusal
+    for ask in (permitted, next_timed):
+        with pytest.raises(GuardError):
+            ask(state_in("a"), lifecycle=lifecycle)
+
+
+def test_explain_faults_of_a_deadline_are_told_once() -> None:
+    """A deadline that raises is one fault of its row, whether it is fired, explained or listed."""
+    faulty = Deadline("some day", after_grace("day").find)
+    lifecycle = gate(lambda _: True, deadline=faulty)
+    for ask in (
+        lambda: explain(state_in("a"), "go", at=AT, lifecycle=lifecycle),
+        lambda: step(state_in("a"), "go", at=AT, lifecycle=lifecycle),
+        lambda: permitted(state_in("a"), at=AT, lifecycle=lifecycle),
+    ):
+        with pytest.raises(GuardError) as caught:
+            ask()
+        assert (caught.value.guard, caught.value.trigger) == ("deadline passed", "go")
+        assert caught.value.problem == "raised KeyError: 'day'"
+        assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(GuardError, match=r"guard 'some day' of 'go' raised KeyError: 'day'$"):
+        next_timed(state_in("a"), lifecycle)
+
+
+@pytest.mark.parametrize("task_id", ["", 5, [], None, "a\nb", "\udcff"])
+@pytest.mark.parametrize("trigger", ["begin_task", "end_task"])
+def test_explain_bad_arguments_are_the_mistake_of_whoever_asks(trigger: str, task_id: Any) -> None:
+    """An argument that no state could hold is told alike by a dry run and by the move itself."""
+    told = []
+    for ask in (explain, step):
+        with pytest.raises(StateInvalidError) as caught:
+            ask(state_in("active"), trigger, at=AT, task_id=task_id)
+        told.append(caught.value.problems)
+    assert told[0] == told[1]
+    assert told[0][0].startswith("task_id: ")
+    assert trigger not in permitted(state_in("active"), at=AT, task_id=task_id)
 
 
 # --- what is permitted -----------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """Guards and deadlines: a yes, a no in words, and faults that are never taken for a no."""
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from session_fsm.errors import FailedGuard, GuardError
-from session_fsm.guards import Attempt, Deadline, Guard, after_grace
+from session_fsm.errors import FailedGuard, GuardError, StateInvalidError
+from session_fsm.guards import Attempt, Deadline, Guard, after_grace, guard, requires_feature
 from session_fsm.state import SessionState
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -114,6 +115,70 @@ def test_guards_reasons_that_fail_are_faults() -> None:
             guard.failure(attempt(), "go")
 
 
+# --- guards from functions -------------------------------------------------------------------
+
+
+def test_guards_are_made_of_functions() -> None:
+    """A decorated function is a guard, called as the function is unless it is named."""
+
+    @guard("the door is shut")
+    def _door_is_open(shown: Attempt) -> bool:
+        """Ask the door."""
+        return "open" in shown.state.config.features
+
+    assert isinstance(_door_is_open, Guard)
+    assert (_door_is_open.name, _door_is_open.needs) == ("door is open", ())
+    assert not _door_is_open.passes(attempt(), "go")
+    assert _door_is_open.failure(attempt(), "go") == FailedGuard("door is open", "the door is shut")
+
+    @guard(lambda shown: f"{shown.arguments['by']} has no key", name="key", needs="by")
+    def has_key(shown: Attempt) -> bool:
+        return False
+
+    assert (has_key.name, has_key.needs) == ("key", ("by",))
+    assert guard("no", needs=("a", "b"))(has_key.check).needs == ("a", "b")
+    shown = Attempt(attempt().state, AT, {"by": "ana"}, {})
+    assert has_key.failure(shown, "go").reason == "ana has no key"
+
+
+def test_guards_of_nameless_functions_are_named() -> None:
+    """What has no name of its own makes no guard without one."""
+    for nameless in (lambda _: True, functools.partial(bool)):
+        with pytest.raises(TypeError, match="is given one"):
+            guard("no")(nameless)
+        assert guard("no", name="some name")(nameless).name == "some name"
+
+
+def test_guards_of_features_follow_the_configuration() -> None:
+    """The factory's guard passes with its feature, and tells without it what there is."""
+    analysis = requires_feature("code_analysis")
+    assert (analysis.name, analysis.needs) == ("feature code_analysis", ())
+    for features, enabled in (((), "none"), (("search", "code"), "search, code")):
+        state = SessionState.new("s", at=AT, config={"features": features})
+        shown = Attempt(state, AT, {}, {})
+        assert not analysis.passes(shown, "go")
+        assert analysis.failure(shown, "go").reason == (
+            f"the feature 'code_analysis' is not enabled (enabled: {enabled})"
+        )
+    state = SessionState.new("s", at=AT, config={"features": ["x", "code_analysis"]})
+    assert analysis.passes(Attempt(state, AT, {}, {}), "go")
+
+
+@pytest.mark.parametrize("feature", ["", " x", "a\nb", 5, None, "x" * 256])
+def test_guards_of_features_that_nobody_can_have_are_refused(feature: Any) -> None:
+    """A word that no configuration can hold is told when the guard is made."""
+    with pytest.raises(ValueError, match=r"^feature: "):
+        requires_feature(feature)
+
+
+def test_guards_judge_arguments() -> None:
+    """That an argument is no good is no fault of the guard, and passes through as it was said."""
+    verdict = StateInvalidError(problems=("by: expected a name",))
+    with pytest.raises(StateInvalidError) as caught:
+        Guard("a", raising(verdict), "no").passes(attempt(), "go")
+    assert caught.value is verdict
+
+
 # --- deadlines -------------------------------------------------------------------------------
 
 
@@ -145,9 +210,12 @@ def test_guards_deadlines_that_fail_are_faults(find: Callable[[Attempt], Any], t
         deadline.at(attempt(), "go")
     assert (caught.value.guard, caught.value.trigger) == ("d", "go")
     assert caught.value.problem.startswith(told)
-    for guard in (deadline.passed(), deadline.not_passed("in time")):
-        with pytest.raises(GuardError):
-            guard.passes(attempt(), "go")
+    for made in (deadline.passed(), deadline.not_passed("in time")):
+        for ask in (made.passes, made.failure):
+            with pytest.raises(GuardError) as caught:
+                ask(attempt(), "go")
+            assert (caught.value.guard, caught.value.trigger) == (made.name, "go")
+            assert caught.value.problem.startswith(told)
 
 
 def test_guards_deadline_beyond_the_calendar_never_comes() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from session_fsm.errors import LifecycleError
 from session_fsm.guards import Attempt, Deadline, Guard, after_grace
-from session_fsm.lifecycle import LIVE, ROLES, Lifecycle, Row
+from session_fsm.lifecycle import LIVE, ROLES, Lifecycle, Row, with_graces
 from session_fsm.state import SessionStatus
-from session_fsm.table import SESSION_LIFECYCLE
+from session_fsm.table import NO_ACTIVE_TASK, SESSION_LIFECYCLE
 
 
 def no(_: Attempt) -> bool:
@@ -40,7 +40,7 @@ def order(**changes: Any) -> Lifecycle:
             Row("deliver", "shipped", "delivered", ending=True),
             Row("note", LIVE, None, optional="metadata"),
         ),
-        "roles": {"update": "note", "activate": "pay"},
+        "roles": {"update": "note", "activate": "ship"},
         "graces": {"patience": 3600},
         "name": "order",
     }
@@ -56,6 +56,13 @@ def rows_but(*others: Row) -> tuple[Row, ...]:
     known = {row.trigger for row in ORDER.rows}
     added = tuple(row for row in others if row.trigger not in known)
     return tuple(by_trigger.get(row.trigger, row) for row in ORDER.rows) + added
+
+
+HOLDING = rows_but(
+    Row("refund", "paid", "cancelled", effect=lambda _: {"active_tasks": ()}, ending=True),
+    Row("unpack", "paid", None, required="task_id"),
+)
+"""With a role for `unpack`, an order that is paid may hold tasks, and `ship` would take them on."""
 
 
 # --- what follows from the rows --------------------------------------------------------------
@@ -155,7 +162,11 @@ def test_lifecycle_roles_name_triggers() -> None:
 def test_lifecycle_statuses_that_end_tasks_hold_them() -> None:
     """Tasks may be held where the row that ends one leaves; without the role, nowhere."""
     assert not any(map(ORDER.holds_tasks, ORDER.statuses))
-    holding = order(roles={"end_task": "ship"})
+    ships = [
+        Row("ship", "paid", "shipped", guards=[NO]) if row.trigger == "ship" else row
+        for row in HOLDING
+    ]
+    holding = order(rows=ships, roles={"end_task": "unpack"})
     assert [status for status in holding.statuses if holding.holds_tasks(status)] == ["paid"]
 
 
@@ -215,6 +226,22 @@ def test_lifecycle_graces_are_durations_or_seconds() -> None:
     assert order(graces={"patience": 0}).graces == {"patience": timedelta(0)}
 
 
+@pytest.mark.parametrize("grace", ["1 h", None, float("nan"), 1e99])
+def test_lifecycle_graces_that_are_no_durations_are_named(grace: Any) -> None:
+    """What is neither a duration nor seconds is told with the name of the grace."""
+    for derive in (order, ORDER.extend):
+        with pytest.raises(LifecycleError, match="'order': the patience grace is no duration: "):
+            derive(graces={"patience": grace})
+
+
+def test_lifecycle_with_graces_changes_those_that_are_there() -> None:
+    """Graces are changed by name; one that the lifecycle lacks is an error that names it."""
+    assert with_graces(ORDER, {"patience": 5.0}).graces == {"patience": timedelta(seconds=5)}
+    assert with_graces(ORDER, {"patience": None, "haste": None}) is ORDER
+    with pytest.raises(LifecycleError, match="'order': has no haste grace that could be set"):
+        with_graces(ORDER, {"haste": 1.0})
+
+
 def test_lifecycle_fingerprint_tells_lifecycles_apart() -> None:
     """The fingerprint is the same for the same table, and another for any other move or name."""
     fingerprint = ORDER.fingerprint
@@ -258,6 +285,8 @@ class Old(str, Enum):  # noqa: UP042 - what is tested
         ({"initial": "lost"}, "the initial status 'lost' is not among the statuses"),
         ({"final": ("delivered", "lost")}, "the final status 'lost' is not among the statuses"),
         ({"graces": {"patience": -1}}, "the patience grace is negative"),
+        ({"name": " "}, "a lifecycle has a name, not ' '"),
+        ({"name": 5}, "a lifecycle has a name, not 5"),
         # rows
         (
             {"rows": rows_but(Row("ship", "lost", "shipped"))},
@@ -339,10 +368,27 @@ class Old(str, Enum):  # noqa: UP042 - what is tested
             {"rows": rows_but(Row("abandon", "cart", "cancelled", deadline=LATER, required="x"))},
             "row 'abandon' (cart -> cancelled): fires by itself, nobody could give it its argum",
         ),
+        (
+            {"rows": rows_but(Row("abandon", "cart", "cancelled", deadline=LATER, ending=True))},
+            "row 'abandon' (cart -> cancelled): fires by itself, so nobody can go this way out",
+        ),
         ({"graces": {}}, "row 'abandon' (cart -> cancelled): there is no grace named 'patience'"),
         # roles
         ({"roles": {"update": "nonsense"}}, "the role 'update' names 'nonsense', which no row has"),
         ({"roles": {"paint": "note"}}, f"'paint' is no role; roles are {', '.join(ROLES)}"),
+        (
+            {"rows": rows_but(Row("ship", "paid", "shipped", required="van"))},
+            "row 'ship' (paid -> shipped): needs van, which the role 'activate' does not give",
+        ),
+        (
+            {"roles": {"begin_task": "ship"}},
+            "row 'ship' (paid -> shipped): does not take task_id, which the role 'begin_task' giv",
+        ),
+        # tasks
+        (
+            {"rows": HOLDING, "roles": {"end_task": "unpack"}},
+            "row 'ship' (paid -> shipped): 'paid' may hold tasks, 'shipped' may not: it needs a gu",
+        ),
         # the graph
         ({"final": ()}, "no status is final"),
         (
@@ -369,6 +415,10 @@ class Old(str, Enum):  # noqa: UP042 - what is tested
         (
             {"rows": rows_but(Row("note", LIVE, None, ending=True))},
             "row 'note' (LIVE -> stays): an ending row leads somewhere",
+        ),
+        (
+            {"rows": rows_but(Row("refund", "paid", "cancelled", ending=True, required="by"))},
+            "row 'refund' (paid -> cancelled): is ending, nobody could give it its arguments",
         ),
         (
             {"rows": rows_but(Row("ship", "paid", "shipped", ending=True))},
@@ -411,8 +461,48 @@ def test_lifecycle_contradictions_are_named(changes: dict[str, Any], problem: st
     """A lifecycle that contradicts itself is not built; the error names the row, or the word."""
     with pytest.raises(LifecycleError) as caught:
         order(**changes)
-    assert caught.value.lifecycle == "order"
+    assert caught.value.lifecycle == changes.get("name", "order")
     assert caught.value.problem[: len(problem)] == problem
+
+
+@pytest.mark.parametrize(
+    "ship",
+    [
+        Row("ship", "paid", "shipped", guards=NO),
+        Row("ship", "paid", "shipped", effect=lambda _: {"active_tasks": ()}),
+    ],
+)
+def test_lifecycle_tasks_may_end_with_a_move(ship: Row) -> None:
+    """A guard may see to it that there is no task, an effect may drop them: nobody can tell."""
+    rows = [ship if row.trigger == "ship" else row for row in HOLDING]
+    assert order(rows=rows, roles={"end_task": "unpack"}).holds_tasks("paid")
+
+
+def test_lifecycle_updates_may_need_arguments() -> None:
+    """Whoever updates names what is changed, so the row may ask for it."""
+    note = Row("note", LIVE, None, required="metadata")
+    assert order(rows=rows_but(note)).role("update") == "note"
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        ({"guards": [no]}, "a function is no Guard; `guard` makes one of a function"),
+        ({"guards": (NO, "no")}, "a str is no Guard"),
+        ({"deadline": timedelta(days=1)}, "a timedelta is no Deadline"),
+        ({"effect": {"error": "lost"}}, "a dict is no function of an attempt"),
+    ],
+)
+def test_lifecycle_rows_are_made_of_their_parts(parts: dict[str, Any], problem: str) -> None:
+    """What is no guard, deadline or effect is told when the row is made, and the row is named."""
+    with pytest.raises(TypeError) as caught:
+        Row("ship", "paid", "shipped", **parts)
+    assert str(caught.value).startswith(f"row 'ship' (paid -> shipped): {problem}")
+
+
+def test_lifecycle_rows_take_one_guard_or_many() -> None:
+    """One guard may stand for a tuple of one."""
+    assert Row("ship", "paid", "shipped", guards=NO).guards == (NO,)
 
 
 def test_lifecycle_timed_rows_are_a_way_to_the_end() -> None:
@@ -450,7 +540,7 @@ def test_lifecycle_extend_adds_to_what_is_there() -> None:
     waiting = SESSION_LIFECYCLE.extend(
         statuses=["waiting_for_input"],
         rows=[
-            Row("ask", "active", "waiting_for_input"),
+            Row("ask", "active", "waiting_for_input", guards=[NO_ACTIVE_TASK]),
             Row("answer", "waiting_for_input", "active", activity=True),
             Row("terminate", "waiting_for_input", "terminating", ending=True),
         ],
@@ -521,7 +611,37 @@ def test_lifecycle_extend_adds_final_statuses() -> None:
 def test_lifecycle_extend_gives_roles_to_other_triggers() -> None:
     """Roles are added, or given to another trigger."""
     extended = ORDER.extend(roles={"update": "ship", "touch": "note"})
-    assert extended.roles == {"update": "ship", "activate": "pay", "touch": "note"}
+    assert extended.roles == {"update": "ship", "activate": "ship", "touch": "note"}
+
+
+def test_lifecycle_extend_widens_rows() -> None:
+    """A row of ours may be fired from more statuses; its other parts and its place stay."""
+    wider = ORDER.extend(
+        statuses=["lost"],
+        rows=[Row("lose", "shipped", "lost")],
+        also_from={"refund": "lost", "ship": ("cart",)},
+    )
+    refund = wider.find("refund", "lost")
+    assert refund is wider.find("refund", "paid")
+    assert refund is not None
+    assert refund.sources == ("paid", "lost")
+    assert attrs.evolve(refund, sources="paid") == ORDER.find("refund", "paid")
+    assert [row.trigger for row in wider.way_out("lost")] == ["refund"]
+    assert wider.triggers == (*ORDER.triggers, "lose")
+    assert wider.find("ship", "cart") is not None
+
+
+def test_lifecycle_without_statuses_lacks_what_leads_there() -> None:
+    """A status goes with the rows that lead to it, and as a source; with the roles that lose."""
+    less = SESSION_LIFECYCLE.without(statuses="idle", name="restless")
+    assert less.statuses == ("initializing", "active", "terminating", "terminated")
+    assert set(SESSION_LIFECYCLE.triggers).difference(less.triggers) == {"go_idle", "resume"}
+    assert set(SESSION_LIFECYCLE.roles).difference(less.roles) == {"rest", "wake"}
+    assert less.find("touch", "active") is not None
+    assert less.edges == tuple(pair for pair in SESSION_LIFECYCLE.edges if "idle" not in pair)
+    assert order(rows=rows_but(Row("pay", "cart", "paid"))).without(
+        statuses=["cancelled"]
+    ).final == ("delivered",)
 
 
 def test_lifecycle_extend_with_nothing_says_the_same() -> None:
@@ -536,7 +656,7 @@ def test_lifecycle_without_lacks_rows_and_roles() -> None:
     """The rows and roles of the triggers are gone, the rest stays."""
     less = ORDER.without("note", "abandon", name="curt")
     assert less.triggers == ("pay", "ship", "refund", "cancel", "deliver")
-    assert less.roles == {"activate": "pay"}
+    assert less.roles == {"activate": "ship"}
     assert less.name == "curt"
     assert less.final == ORDER.final
     assert ORDER.without().fingerprint == ORDER.fingerprint
@@ -546,6 +666,24 @@ def test_lifecycle_without_lacks_rows_and_roles() -> None:
     ("derive", "problem"),
     [
         (lambda: ORDER.without("nonsense", "note", "abc"), "there is no trigger 'abc', 'nonsense'"),
+        (lambda: ORDER.without(statuses=["x", "cart"]), "there is no status 'x'"),
+        (lambda: ORDER.without(statuses="cart"), "the initial status 'cart' is not among the"),
+        (lambda: ORDER.without(statuses="shipped"), "'delivered' can't be reached from 'cart'"),
+        (
+            lambda: ORDER.extend(also_from={"note": "cart"}),
+            "row 'note' (LIVE -> stays): may be fired from every live status already",
+        ),
+        (lambda: ORDER.extend(also_from={"x": "cart"}), "0 rows have the trigger 'x', not one"),
+        (
+            lambda: order(rows=rows_but(), roles={}).extend(also_from={"pay": "cart"}),
+            "row 'pay' (cart, cart -> paid) and row 'pay' (cart, cart -> paid) compete in 'cart'",
+        ),
+        (
+            lambda: ORDER.extend(rows=[Row("pay", "shipped", None)]).extend(
+                also_from={"pay": "paid"}
+            ),
+            "2 rows have the trigger 'pay', not one",
+        ),
         (lambda: ORDER.without("deliver"), "'delivered' can't be reached from 'cart'"),
         (lambda: ORDER.extend(statuses=["paid"]), "a status stands twice"),
         (lambda: ORDER.extend(statuses=["lost"]), "'lost' can't be reached from 'cart'"),

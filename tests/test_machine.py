@@ -25,7 +25,7 @@ from session_fsm.guards import Attempt, Guard, after_grace
 from session_fsm.lifecycle import LIVE, Lifecycle, Row
 from session_fsm.machine import SessionMachine, build_machine, step, transition
 from session_fsm.state import SessionState, SessionStatus, fields_of
-from session_fsm.table import SESSION_LIFECYCLE
+from session_fsm.table import NO_ACTIVE_TASK, SESSION_LIFECYCLE
 
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -275,7 +275,7 @@ def test_machine_transition_asks_guards() -> None:
 
 def test_machine_transition_with_two_rows_names_both() -> None:
     """Where two rows lead to a status by hand, neither is chosen."""
-    two = SESSION_LIFECYCLE.extend(rows=[Row("nap", "active", "idle")])
+    two = SESSION_LIFECYCLE.extend(rows=[Row("nap", "active", "idle", guards=NO_ACTIVE_TASK)])
     with pytest.raises(LifecycleError, match=r"'go_idle' and 'nap' both lead from 'active' to"):
         transition(state_in("active"), "idle", at=AT, lifecycle=two)
     assert step(state_in("active"), "nap", at=AT, lifecycle=two).status == "idle"
@@ -359,9 +359,9 @@ def test_machine_typed_methods_miss_arguments_too() -> None:
 @pytest.mark.parametrize(
     ("trigger", "arguments", "problem"),
     [
-        ("begin_task", {"task_id": ""}, "active_tasks[0]: 0 characters"),
-        ("begin_task", {"task_id": 5}, "active_tasks[0]: expected a string, got 5"),
-        ("begin_task", {"task_id": ["t"]}, "active_tasks[0]: expected a string"),
+        ("begin_task", {"task_id": ""}, "task_id: 0 characters"),
+        ("begin_task", {"task_id": 5}, "task_id: expected a string, got 5"),
+        ("begin_task", {"task_id": ["t"]}, "task_id: expected a string"),
         ("update", {"metadata": {"a": {1}}, "error": 5}, "metadata.a: set is no JSON value"),
         ("update", {"config": {"timeout_minutes": 0}}, "config.timeout_minutes: expected"),
         ("terminate", {"error": 5}, "error: expected a string or null, got 5"),
@@ -495,7 +495,14 @@ def test_machine_effects_may_change_all_data() -> None:
         "conversation_count": 3,
         "error": "it broke",
     }
-    lifecycle = order(effect=lambda _: data).extend(roles={"end_task": "send"})
+    unpack = Row("unpack", "paid", None, required="task_id")
+    leaving = (
+        Row("send", "paid", "sent", effect=lambda _: {"active_tasks": ()}),
+        Row("cancel", "paid", "done", effect=lambda _: {"active_tasks": ()}, ending=True),
+    )
+    lifecycle = order(effect=lambda _: data).extend(
+        rows=(unpack, *leaving), roles={"end_task": "unpack"}
+    )
     cart = SessionState.new("o-1", status="cart", at=AT)
     after = step(cart, "pay", at=AT, lifecycle=lifecycle, amount=12)
     paid = SessionState.new("o-1", status="paid", at=AT)
@@ -503,14 +510,18 @@ def test_machine_effects_may_change_all_data() -> None:
 
 
 def test_machine_effects_that_raise_change_nothing() -> None:
-    """Whatever an effect raises comes out, and the machine goes on from where it was."""
+    """What an effect raises is told with its row, and the machine goes on from where it was."""
 
     def effect(shown: Attempt) -> dict[str, Any]:
         return {"error": f"{1 / (shown.arguments['amount'] - 12)}"}
 
     machine = SessionMachine(SessionState.new("o-1", status="cart", at=AT), order(effect=effect))
     error = refused(machine, lambda: machine.fire("pay", at=AT, amount=12))
-    assert isinstance(error, ZeroDivisionError)
+    assert isinstance(error, LifecycleError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert error.problem == (
+        "row 'pay' (cart -> paid): its effect raised ZeroDivisionError: division by zero"
+    )
     assert machine.fire("pay", at=AT, amount=13).status == "paid"
 
 
@@ -525,7 +536,9 @@ def test_machine_effects_with_bad_values_change_nothing() -> None:
 
 def test_machine_tasks_cannot_get_where_none_may_be() -> None:
     """A move that would bring tasks to a status that can't hold them is refused."""
-    careless = SESSION_LIFECYCLE.extend(rows=[Row("nap", "active", "idle")])
+    careless = SESSION_LIFECYCLE.extend(
+        rows=[Row("nap", "active", "idle", effect=lambda _: {"error": "dozed off"})]
+    )
     machine = SessionMachine(state_in("active", active_tasks=["t"]), careless)
     error = refused(machine, lambda: machine.fire("nap", at=AT))
     assert isinstance(error, StateInvalidError)

@@ -57,6 +57,7 @@ VERBS: dict[str, Callable[[SessionManager], Any]] = {
     "find": lambda manager: manager.find("a"),
     "list": lambda manager: manager.list(),
     "counts": lambda manager: manager.counts(),
+    "traffic": lambda manager: manager.traffic(),
     "transition": lambda manager: manager.transition("a", "idle"),
     "fire": lambda manager: manager.fire("a", "touch"),
     "explain": lambda manager: manager.explain("a", "touch"),

@@ -349,7 +349,7 @@ def test_manager_lifecycles_beside_each_other(tmp_path: Path) -> None:
 def test_manager_lifecycles_changed_under_the_same_name(house: House) -> None:
     """A lifecycle with other rows under a name that the store knows is refused on opening."""
     house.open().create("a")
-    changed = SESSION_LIFECYCLE.extend(rows=[Row("nap", "active", "idle")])
+    changed = SESSION_LIFECYCLE.extend(rows=[Row("nap", "idle", "active")])
     with pytest.raises(LifecycleError):
         house.open(lifecycle=changed)
     assert house.open(stop_grace_seconds=99.0).get("a").status == "active"

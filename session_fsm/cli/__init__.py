@@ -6,10 +6,13 @@
 | `output` | one answer of a command: tables for people, one JSON document for machines |
 | `records` | what is stored, as JSON under stable keys |
 | `options` | the options that commands share, and how their words are read |
+| `lifecycles` | the lifecycle that `--lifecycle` names |
 | `opening` | opening the store that a URL names |
 | `sessions` | `list`, `show`, `history`, `counts`, `terminate` |
+| `explaining` | `explain` |
 | `upkeep` | `sweep`, `recover`, `purge`, `verify` |
 | `pictures` | `diagram`, `table`, `schema` |
+| `certificates` | `certify` |
 | `replays` | `replay` |
 | `program` | the commands put together; faults become exit codes |
 """

@@ -11,8 +11,10 @@ import attrs
 
 from ..clock import Clock
 from ..errors import SessionFsmError
+from ..lifecycle import Lifecycle
 from ..manager import SessionManager
 from ..stores import SessionStore, open_store
+from ..table import SESSION_LIFECYCLE
 from .options import STORE_VARIABLE, UsageError
 
 
@@ -45,35 +47,39 @@ def file_of(url: str) -> Path | None:
     return Path(path)
 
 
-def opened_store(url: str) -> SessionStore:
-    """Open a store, and make it if it is missing.
+def opened_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionStore:
+    """Open a store of the sessions of a lifecycle, and make it if it is missing.
 
     Raises:
         UsageError: The URL is no good.
         StoreError: It can't be opened.
+        LifecycleError: It knows a lifecycle of this name with other rows.
     """
     try:
-        return open_store(url)
+        return open_store(url, lifecycle=lifecycle)
     except ValueError as fault:
         raise UsageError("--store", without_password(str(fault), url)) from None
 
 
 @contextmanager
-def opened(url: str | None, clock: Clock) -> Iterator[SessionManager]:
-    """Give a manager of the sessions in a store that is there already.
+def opened(
+    url: str | None, clock: Clock, lifecycle: Lifecycle = SESSION_LIFECYCLE
+) -> Iterator[SessionManager]:
+    """Give a manager of the sessions of a lifecycle, in a store that is there already.
 
     Raises:
         UsageError: No store is named, or the URL is no good.
         StoreMissingError: There is no such store; none is made.
         StoreError: It can't be opened.
+        LifecycleError: It knows a lifecycle of this name with other rows.
     """
     url = named(url)
     file = file_of(url)
     if file is not None and not file.exists():
         raise StoreMissingError(path=file)
-    store = opened_store(url)
+    store = opened_store(url, lifecycle)
     try:
-        with SessionManager(store, clock=clock) as manager:
+        with SessionManager(store, lifecycle=lifecycle, clock=clock) as manager:
             yield manager
     finally:
         store.close()

@@ -1,8 +1,12 @@
-"""The commands that show the lifecycle itself, and need no store: diagram, table, schema."""
+"""The commands that show the lifecycle itself, and need no store: diagram, table, schema.
+
+A diagram shows on request what is in a store: the fleet, or one session.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -11,12 +15,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ..diagrams import FORMATS, format_of, render, table_rows
+from ..clock import Clock
+from ..diagrams import FORMATS, format_of, render, standing, table_rows
+from ..diagrams.words import moment
+from ..manager import SessionManager
 from ..serialization import json_schema
-from ..table import SESSION_LIFECYCLE
 from . import records
-from .options import AsJson, NoColor, UsageError
+from .lifecycles import LifecycleName, load_lifecycle
+from .opening import opened
+from .options import STORE_VARIABLE, AsJson, NoColor, UsageError
 from .output import WORDS, Column, Screen, Styled
+from .text import counted
 
 
 class TableFormat(StrEnum):
@@ -27,12 +36,13 @@ class TableFormat(StrEnum):
 
 
 def diagram(
+    context: typer.Context,
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(FORMATS),
+            metavar="FORMAT",
             show_default="by the ending of --output, else mermaid",
-            help="What is written.",
+            help=f"What is written: {', '.join(FORMATS)}.",
         ),
     ] = None,
     output: Annotated[
@@ -45,17 +55,53 @@ def diagram(
             help="Where it is written; a file that is there is replaced.",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="URL",
+            show_default=False,
+            help="Show the sessions of a store: how many are in each status, and how often each row"
+            " was fired.",
+        ),
+    ] = None,
+    session_id: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            metavar="ID",
+            show_default=False,
+            help="Show one session of the store: its status, what is permitted, and its way so far."
+            f" Without --store, {STORE_VARIABLE} names the store.",
+        ),
+    ] = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
-    """Draw the lifecycle of a session: its statuses, and the moves between them."""
+    """Draw the lifecycle of a session: its statuses, and the moves between them.
+
+    With --store, draw the sessions there on it; with --session, one of them.
+    """
     screen = Screen(as_json=as_json, no_color=no_color)
     name = "mermaid" if format is None else format
     if format is None and output is not None:
         name = diagram_format("--output", output)
     if name not in FORMATS:
         raise UsageError("--format", f"no format {name!r}; formats are {', '.join(FORMATS)}")
-    drawn = render(SESSION_LIFECYCLE, name)
+    lifecycle = load_lifecycle(lifecycle_name)
+    shown: Mapping[str, Any] = {}
+    if session_id is not None:
+        with opened(store or os.environ.get(STORE_VARIABLE), context.obj, lifecycle) as manager:
+            shown = one_session(manager, session_id, context.obj)
+    elif store is not None:
+        with opened(store, context.obj, lifecycle) as manager:
+            shown = fleet(manager, context.obj, screen)
+    try:
+        drawn = render(lifecycle, name, **shown)
+    except ValueError as fault:  # what is stored isn't of this lifecycle
+        screen.fault(f"{fault}; `verify` names all that is wrong")
+        raise typer.Exit(1) from None
     if output is not None:
         write_diagram(output, drawn)
         if as_json:
@@ -70,6 +116,35 @@ def diagram(
         raise UsageError("--format", f"{name} is nothing for a terminal; give --output FILE")
     else:
         screen.data(drawn)
+
+
+def one_session(manager: SessionManager, session_id: str, clock: Clock) -> Mapping[str, Any]:
+    """Return what a diagram shows of one session."""
+    now = clock.now()
+    session = manager.get(session_id)
+    # It may move on between the two looks: its history is shown as far as its state.
+    events = manager.history(session_id)
+    return {
+        **standing(session.state, at=now, lifecycle=manager.lifecycle),
+        "history": [event for event in events if event.revision <= session.revision],
+        "caption": f"session {session_id} at {moment(now)}",
+    }
+
+
+def fleet(manager: SessionManager, clock: Clock, screen: Screen) -> Mapping[str, Any]:
+    """Return what a diagram shows of all sessions; what can't be shown is told."""
+    counts = manager.counts()
+    traffic = manager.traffic()
+    known = {(row.trigger, source) for row, source in manager.lifecycle.moves()}
+    if lost := {row: count for row, count in traffic.items() if row not in known}:
+        names = ", ".join(f"{trigger!r} from {source!r}" for trigger, source in sorted(lost))
+        told = counted(sum(lost.values()), "move")
+        screen.note(f"{told} by rows that the lifecycle lacks left out: {names}")
+    return {
+        "status_counts": counts,
+        "traffic": {row: count for row, count in traffic.items() if row in known},
+        "caption": f"{counted(sum(counts.values()), 'session')} at {moment(clock.now())}",
+    }
 
 
 def _content(drawn: str | bytes) -> Mapping[str, Any]:
@@ -101,20 +176,22 @@ def write_diagram(path: Path, drawn: str | bytes) -> None:
 
 def table(
     format: Annotated[TableFormat, typer.Option(help="How it is written.")] = TableFormat.TEXT,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Print the table that decides what a session may do: every trigger, its guards, its reason."""
     screen = Screen(as_json=as_json, no_color=no_color)
+    lifecycle = load_lifecycle(lifecycle_name)
     if as_json:
-        screen.document(records.lifecycle_record(SESSION_LIFECYCLE))
+        screen.document(records.lifecycle_record(lifecycle))
         return
     if format is TableFormat.MARKDOWN:
-        drawn = render(SESSION_LIFECYCLE, "markdown")
+        drawn = render(lifecycle, "markdown")
         assert isinstance(drawn, str)
         screen.text(drawn)
         return
-    header, rows = table_rows(SESSION_LIFECYCLE)
+    header, rows = table_rows(lifecycle)
     unbroken = header[0]
     screen.table(
         [Column(title, least=None if title == unbroken else WORDS) for title in header],
@@ -122,6 +199,9 @@ def table(
     )
 
 
-def schema(as_json: AsJson = False, no_color: NoColor = False) -> None:
+def schema(
+    lifecycle_name: LifecycleName = None, as_json: AsJson = False, no_color: NoColor = False
+) -> None:
     """Print the JSON schema of a session's state, as it is stored and sent."""
-    Screen(as_json=as_json, no_color=no_color).document(json_schema())
+    screen = Screen(as_json=as_json, no_color=no_color)
+    screen.document(json_schema(load_lifecycle(lifecycle_name)))

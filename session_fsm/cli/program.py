@@ -5,6 +5,7 @@
 | 0 | done |
 | 1 | the operation failed; what went wrong stands on the standard error |
 | 2 | wrong usage: an unknown command or option, a value that is no good |
+| 3 | `explain` alone: the trigger would be refused |
 | 130 | interrupted by Ctrl-C |
 """
 
@@ -24,7 +25,7 @@ import typer.main
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..errors import SessionFsmError
-from . import pictures, replays, sessions, upkeep
+from . import certificates, explaining, pictures, replays, sessions, upkeep
 from .output import PROGRAM, Screen
 
 FAILED: Final = 1
@@ -53,8 +54,8 @@ def _common(
 ) -> None:
     """Watch and tend the sessions in a store, and replay logs of real ones.
 
-    The store is named by --store or by the environment variable SESSION_FSM_STORE. Every command
-    takes --json.
+    The store is named by --store or by the environment variable SESSION_FSM_STORE, and a lifecycle
+    of one's own by --lifecycle or SESSION_FSM_LIFECYCLE. Every command takes --json.
     """
 
 
@@ -84,6 +85,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "counts": sessions.counts,
         "show": sessions.show,
         "history": sessions.history,
+        "explain": explaining.explain,
         "terminate": sessions.terminate,
     },
     "The whole store": {
@@ -97,6 +99,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "diagram": pictures.diagram,
         "table": pictures.table,
         "schema": pictures.schema,
+        "certify": certificates.certify_lifecycle,
     },
 }
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..clock import instant_text
+from ..errors import Refusal
 from ..explain import next_timed
 from ..lifecycle import Lifecycle
 from ..serialization import serialize, thawed
@@ -29,15 +30,32 @@ def session_record(
     state = serialize(session.state, lifecycle)
     if not reveal:
         state |= {name: masked(state[name]) for name in FREE_FIELDS}
-    timed = next_timed(session.state, lifecycle)
     return {
         "session_id": session.session_id,
         "status": str(session.status),
         "revision": session.revision,
-        "next_timed": None
-        if timed is None
-        else {"trigger": timed[0], "at": instant_text(timed[1])},
+        "next_timed": _timed_record(next_timed(session.state, lifecycle)),
         "state": state,
+    }
+
+
+def _timed_record(timed: tuple[str, datetime] | None) -> dict[str, str] | None:
+    return None if timed is None else {"trigger": timed[0], "at": instant_text(timed[1])}
+
+
+def refusal_record(refusal: Refusal) -> dict[str, Any]:
+    """Return a refusal, with every field of it."""
+    return {
+        "kind": refusal.kind,
+        "trigger": refusal.trigger,
+        "target": None if refusal.target is None else str(refusal.target),
+        "status": str(refusal.status),
+        "failed_guards": [
+            {"name": failed.name, "reason": failed.reason} for failed in refusal.failed_guards
+        ],
+        "permitted": list(refusal.permitted),
+        "next_timed": _timed_record(refusal.next_timed),
+        "broken": list(refusal.broken),
     }
 
 

@@ -77,6 +77,8 @@ def replay_logs(
 ) -> None:
     """Drive the sessions of real logs through the lifecycle, each at its own times, and report.
 
+    That is the lifecycle of a session, whose triggers the rows of a log stand for; it takes no
+    other.
     Takes the transcripts of Claude Code (projects/**/*.jsonl) and event lines. What can't be read
     is named with file and line, the rest is replayed, and the exit code is 1.
     """

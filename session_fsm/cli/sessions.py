@@ -15,6 +15,7 @@ from ..lifecycle import Lifecycle
 from ..session import Session, SessionEvent
 from ..state import SessionStatus
 from . import records
+from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened
 from .options import AsJson, NoColor, Reveal, SessionId, Store, UsageError, check_text
 from .output import SENTENCE, Cell, Column, Screen, Styled
@@ -27,12 +28,12 @@ _MOST_SHOWN: Final = 60
 def list_sessions(
     context: typer.Context,
     status: Annotated[
-        list[SessionStatus] | None,
+        list[str] | None,
         typer.Option(
             metavar="STATUS",
             show_default=False,
-            help=f"Only sessions in this status: {', '.join(SessionStatus)}. May be given several"
-            " times.",
+            help=f"Only sessions in this status: {', '.join(SessionStatus)}, or one of the"
+            " lifecycle that is named. May be given several times.",
         ),
     ] = None,
     every: Annotated[
@@ -44,6 +45,7 @@ def list_sessions(
         typer.Option(metavar="ID", show_default=False, help="Only sessions behind this id."),
     ] = None,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -53,7 +55,12 @@ def list_sessions(
         raise UsageError("--all", "it stands for every status; leave out --status")
     if after is not None:
         check_text("--after", after)
-    with opened(store, context.obj) as manager:
+    named = load_lifecycle(lifecycle_name)
+    for word in status or ():
+        if word not in named:
+            problem = f"there is no status {word!r}; statuses are {', '.join(named.statuses)}"
+            raise UsageError("--status", problem)
+    with opened(store, context.obj, named) as manager:
         lifecycle = manager.lifecycle
         wanted = lifecycle.statuses if every else status or None
         page = manager.list(status=wanted, limit=limit, after=after)
@@ -62,7 +69,8 @@ def list_sessions(
         screen.document({"sessions": found, "next": page.next})
         return
     if not page.sessions:
-        screen.note("no such sessions" if wanted or after else "no sessions but ended ones")
+        those = "no such sessions" if wanted or after else "no sessions but ended ones"
+        screen.note(f"{those} in the lifecycle {lifecycle.name!r}")
         return
     now = context.obj.now()
     columns = (
@@ -83,7 +91,7 @@ def _row(session: Session, lifecycle: Lifecycle, now: datetime) -> tuple[Cell, .
     state = session.state
     return (
         state.session_id,
-        _status(state.status, lifecycle),
+        in_colour(state.status, lifecycle),
         len(state.active_tasks),
         when(state.last_activity_at, now, units=1),
         _fires_next(session, lifecycle, now),
@@ -91,7 +99,7 @@ def _row(session: Session, lifecycle: Lifecycle, now: datetime) -> tuple[Cell, .
     )
 
 
-def _status(status: str, lifecycle: Lifecycle) -> Styled:
+def in_colour(status: str, lifecycle: Lifecycle) -> Styled:
     """Return a status in a colour that follows from its place in the lifecycle."""
     if status in lifecycle.final:
         return Styled(status, "dim")
@@ -114,12 +122,13 @@ def _fires_next(session: Session, lifecycle: Lifecycle, now: datetime) -> str:
 def counts(
     context: typer.Context,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Count the sessions in each status."""
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
         found = manager.counts()
         lifecycle = manager.lifecycle
     if as_json:
@@ -127,7 +136,7 @@ def counts(
         return
     columns = (Column("status"), Column("sessions", right=True))
     rows: list[tuple[Cell, Cell]] = [
-        (_status(status, lifecycle), number) for status, number in found.items()
+        (in_colour(status, lifecycle), number) for status, number in found.items()
     ]
     screen.table(columns, rows)
 
@@ -137,13 +146,14 @@ def show(
     session_id: SessionId,
     reveal: Reveal = False,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Show a session: its state, what is permitted now, and what fires by itself next."""
     screen = Screen(as_json=as_json, no_color=no_color)
     now = context.obj.now()
-    with opened(store, context.obj) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
         session = manager.get(session_id)
         lifecycle = manager.lifecycle
     allowed = permitted(session.state, at=now, lifecycle=lifecycle)
@@ -154,7 +164,7 @@ def show(
     timed = next_timed(session.state, lifecycle)
     next_move = "nothing"
     if timed is not None:
-        next_move = f"{timed[0]} at {_seen(timed[1], now)}"
+        next_move = f"{timed[0]} at {seen(timed[1], now)}"
     facts: list[tuple[str, Cell]] = [
         *_facts(session, lifecycle, now),
         ("permitted now", ", ".join(allowed) or "nothing"),
@@ -168,16 +178,18 @@ def show(
 def _facts(session: Session, lifecycle: Lifecycle, now: datetime) -> Iterator[tuple[str, Cell]]:
     state, config = session.state, session.state.config
     yield "session", Styled(state.session_id, "bold")
-    yield "status", _status(state.status, lifecycle)
-    yield "since", _seen(state.status_since, now)
+    yield "status", in_colour(state.status, lifecycle)
+    yield "since", seen(state.status_since, now)
     yield "revision", session.revision
-    yield "created", _seen(state.created_at, now)
-    yield "updated", _seen(state.updated_at, now)
-    yield "last activity", _seen(state.last_activity_at, now)
-    yield "tasks in flight", ", ".join(state.active_tasks) or "none"
-    most = config.max_conversations
-    limit = "" if most is None else f" of {most:,}"
-    yield "conversations", f"{state.conversation_count:,}{limit}"
+    yield "created", seen(state.created_at, now)
+    yield "updated", seen(state.updated_at, now)
+    yield "last activity", seen(state.last_activity_at, now)
+    if any(map(lifecycle.holds_tasks, lifecycle.statuses)):
+        yield "tasks in flight", ", ".join(state.active_tasks) or "none"
+    if "count" in lifecycle.roles:
+        most = config.max_conversations
+        limit = "" if most is None else f" of {most:,}"
+        yield "conversations", f"{state.conversation_count:,}{limit}"
     minutes = config.timeout_minutes
     yield "time-out", "never" if minutes is None else f"after {duration(60 * minutes)}"
     if config.features:
@@ -186,7 +198,8 @@ def _facts(session: Session, lifecycle: Lifecycle, now: datetime) -> Iterator[tu
         yield "error", Styled(state.error, "red")
 
 
-def _seen(at: datetime, now: datetime) -> str:
+def seen(at: datetime, now: datetime) -> str:
+    """Return an instant, and how far it is from now."""
     return f"{instant(at)}, {when(at, now)}"
 
 
@@ -206,12 +219,13 @@ def history(
     session_id: SessionId,
     reveal: Reveal = False,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Show what happened to a session, oldest first; of a purged one, what is left."""
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
         events = manager.history(session_id)
     if as_json:
         found = [records.event_record(event, reveal=reveal) for event in events]
@@ -267,16 +281,17 @@ def terminate(
         ),
     ] = False,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """End a session in good order.
 
-    Waits for its tasks in flight to end, and drops those that don't within the session's grace of
-    10 seconds. A session that has ended is left as it is.
+    Waits for its tasks in flight to end, and drops those that don't within its lifecycle's grace:
+    10 seconds for a session. One that has ended is left as it is.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
         before = manager.get(session_id)
         with screen.progress() as bar:
             if before.state.active_tasks and not no_wait:
@@ -294,4 +309,4 @@ def terminate(
     left = counted(len(session.state.active_tasks), "task")
     draining = "" if session.status in lifecycle.final else f", {left} in flight"
     error = f": {session.state.error}" if session.state.error else ""
-    screen.line(session_id, " is ", _status(session.status, lifecycle), draining, error)
+    screen.line(session_id, " is ", in_colour(session.status, lifecycle), draining, error)

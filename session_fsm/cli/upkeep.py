@@ -10,6 +10,7 @@ import typer
 
 from ..clock import instant_text
 from . import records
+from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened
 from .options import AsJson, NoColor, Store, read_instant, read_instant_or_age
 from .output import Column, Screen, Styled
@@ -31,6 +32,7 @@ def sweep(
         ),
     ] = None,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -40,7 +42,10 @@ def sweep(
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     due_at = context.obj.now() if at is None else read_instant("--at", at)
-    with opened(store, context.obj) as manager, screen.progress() as bar:
+    with (
+        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        screen.progress() as bar,
+    ):
         bar.phase("sweeping")
         report = manager.sweep(at=due_at)
     if as_json:
@@ -82,6 +87,7 @@ def _again(deadline: datetime | None, now: datetime) -> str:
 def recover(
     context: typer.Context,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -90,7 +96,10 @@ def recover(
     Nothing is touched of a process that lives.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj) as manager, screen.progress() as bar:
+    with (
+        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        screen.progress() as bar,
+    ):
         bar.phase("recovering")
         report = manager.recover()
     if as_json:
@@ -136,6 +145,7 @@ def purge(
         bool, typer.Option("--yes", "-y", help="Don't ask; without a terminal, nobody is asked.")
     ] = False,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -146,7 +156,7 @@ def purge(
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     before = read_instant_or_age("--ended-before", ended_before, context.obj.now())
-    with opened(store, context.obj) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
         if screen.watched and sys.stdin.isatty() and not yes:
             found = len(manager.store.ended(before, _MOST_COUNTED + 1))
             number = counted(found, "session")
@@ -168,6 +178,7 @@ def purge(
 def verify(
     context: typer.Context,
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -176,7 +187,10 @@ def verify(
     The exit code is 1 if anything is wrong.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj) as manager, screen.progress() as bar:
+    with (
+        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        screen.progress() as bar,
+    ):
         bar.phase("verifying")
         report = manager.verify()
     extent = f"{counted(report.sessions, 'session')}, {counted(report.events, 'event')}"

@@ -14,14 +14,35 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from .picture import ENDING_SIGN, TIMED_SIGN, Edge, Move, Node, Picture
-
-INK: Final = "#1f2933"
-FAINT: Final = "#5a6672"
-RULE: Final = "#c3ccd5"
-BY_HAND: Final = "#1f5f99"
-TIMED: Final = "#9a5b00"
-ENDING: Final = "#b3261e"
+from .looks import (
+    BY_HAND,
+    ENDING,
+    FAINT,
+    FINAL_FILL,
+    HERE,
+    HERE_FILL,
+    INK,
+    MISSED,
+    PAPER,
+    RULE,
+    STATUS_FILL,
+    TIMED,
+    look_of,
+    told_of,
+)
+from .path import in_one_line, shortened
+from .picture import (
+    ENDING_SIGN,
+    HERE_SIGN,
+    MISSED_SIGN,
+    PERMITTED_SIGN,
+    TIMED_SIGN,
+    Edge,
+    Move,
+    Node,
+    Picture,
+)
+from .words import times
 
 FONT: Final = "DejaVu Sans,Verdana,sans-serif"
 """The second has the widths of the first: what was laid out with one fits with the other."""
@@ -42,15 +63,23 @@ TITLE, NAME, SMALL = 15, 12, 10
 THINNEST, THICKEST = 1.3, 4.5
 """Width of a line that nothing, and that most, went along."""
 
+STRONG: Final = 2.6
+"""Width of a line that is permitted now, or that was not covered."""
+
+MOST_STEPS: Final = 5
+"""Most lines about the steps by one row on a card."""
+
 LETTERS: Final = {"fontname": FONT, "fontsize": "11", "fontcolor": INK}
-GRAPH: Final = {"bgcolor": "white", "pad": "0.3", "nodesep": "0.35", "ranksep": "0.3",
+GRAPH: Final = {"bgcolor": PAPER, "pad": "0.3", "nodesep": "0.35", "ranksep": "0.3",
                 "labelloc": "b", **LETTERS}  # fmt: skip
 BEGIN: Final = {"shape": "circle", "label": "", "width": "0.18", "style": "filled",
                 "color": INK, "fillcolor": INK}  # fmt: skip
 FIRST: Final = {"color": INK, "penwidth": "1.4"}
-STATUS: Final = {"shape": "box", "style": "rounded,filled", "fillcolor": "#eaf2fa",
+STATUS: Final = {"shape": "box", "style": "rounded,filled", "fillcolor": STATUS_FILL,
                  "color": BY_HAND, "penwidth": "1.4", "margin": "0.12,0.06"}  # fmt: skip
-FINAL: Final = {"fillcolor": "#e9ecef", "color": INK, "peripheries": "2"}
+FINAL: Final = {"fillcolor": FINAL_FILL, "color": INK, "peripheries": "2"}
+UNSEEN: Final = {"fillcolor": PAPER, "color": RULE}
+CURRENT: Final = {"fillcolor": HERE_FILL, "color": HERE, "penwidth": "3"}
 
 
 def render(picture: Picture) -> str:
@@ -71,8 +100,7 @@ def _lines(picture: Picture) -> Iterator[str]:
     yield "  edge [arrowsize=0.8]"
     yield f"  begin [{_attributes(BEGIN)}]"
     for node in picture.nodes:
-        shape = {**STATUS, **FINAL} if node.final else STATUS
-        yield f"  {node.key} [{_attributes(shape)}, label={_status(node)}]"
+        yield f"  {node.key} [{_attributes(_shape(node))}, label={_status(node)}]"
     for node in picture.nodes:
         if node.initial:
             yield f"  begin -> {node.key} [{_attributes(FIRST)}]"
@@ -82,15 +110,22 @@ def _lines(picture: Picture) -> Iterator[str]:
     yield "}"
 
 
+def _shape(node: Node) -> Mapping[str, str]:
+    final = FINAL if node.final else {}
+    unseen = UNSEEN if node.visited is False else {}
+    return {**STATUS, **final, **unseen, **(CURRENT if node.current else {})}
+
+
 def _edge(edge: Edge, most: int) -> Iterator[str]:
     card = f'"{edge.source.key} to {edge.target.key}"'
     yield f"  {card} [shape=plain, label={_card(edge)}]"
-    width = THINNEST
-    if edge.count:
-        width += (THICKEST - THINNEST) * math.log1p(edge.count) / math.log1p(most)
     above, below = (edge.target, edge.source) if edge.back else (edge.source, edge.target)
     into, out = ("back", "none") if edge.back else ("none", "forward")
-    for color, style in dict.fromkeys(_look(move) for move in edge.moves):
+    widths: dict[tuple[str, str], float] = {}
+    for move in edge.moves:
+        look = look_of(move, walked=edge.source.visited)
+        widths[look] = max(widths.get(look, THINNEST), _width(edge, move, most))
+    for (color, style), width in widths.items():
         drawn = f'color="{color}", style={style}, penwidth={width:.1f}'
         yield f"  {above.key} -> {card} [dir={into}, {drawn}]"
         if above is below:
@@ -99,9 +134,11 @@ def _edge(edge: Edge, most: int) -> Iterator[str]:
             yield f"  {card} -> {below.key} [dir={out}, {drawn}]"
 
 
-def _look(move: Move) -> tuple[str, str]:
-    color = ENDING if move.ending else TIMED if move.due is not None else BY_HAND
-    return color, "solid" if move.due is None else "dashed"
+def _width(edge: Edge, move: Move, most: int) -> float:
+    if edge.count is not None:
+        count = edge.count if move.count is None else move.count
+        return THINNEST + (THICKEST - THINNEST) * math.log1p(count) / math.log1p(max(1, most))
+    return STRONG if move.permitted or move.steps or move.covered is False else THINNEST
 
 
 def _attributes(attributes: Mapping[str, str]) -> str:
@@ -133,26 +170,38 @@ def _text(text: str, size: int, color: str = INK, *, bold: bool = False) -> str:
 
 
 def _status(node: Node) -> str:
-    rows = [_centered(_text(node.name, TITLE, bold=True), span=2)]
+    told = ["; ".join(told_of(move, in_one_line(move.steps))) for move in node.stays]
+    span = 3 if any(told) else 2
+    rows = [_centered(_text(node.name, TITLE, bold=True), span=span)]
+    if node.current:
+        rows.append(_centered(_text(f"{HERE_SIGN} here now", NAME, HERE, bold=True), span=span))
     if node.count is not None:
-        rows.append(_centered(_text(f"{node.count:,} here", NAME), span=2))
+        rows.append(_centered(_text(f"{node.count:,} here", NAME), span=span))
+    rows += [_centered(_text(words, SMALL), span=span) for words in node.visits]
     if node.stays:
         rows.append("<HR/>")
-    for move in node.stays:
-        name = _text(move.name, SMALL, _look(move)[0] if move.signs else INK)
-        rows.append(_row(name, _text(" ".join(_conditions(move)), SMALL, FAINT)))
+    for move, words in zip(node.stays, told, strict=True):
+        cells = (
+            _name(move, SMALL, bold=False),
+            _text(" ".join(move.conditions), SMALL, FAINT),
+            _text(words, SMALL, _told_in(move)),
+        )
+        rows.append(_row(*cells[:span]))
     return f"<{_table(rows, padding=2)}>"
 
 
 def _card(edge: Edge) -> str:
     parts = []
     if edge.count is not None:
-        parts.append(_centered(_text(f"{edge.count:,} ×", NAME, bold=True)))
+        parts.append(_centered(_text(times(edge.count), NAME, bold=True)))
     for move in edge.moves:
-        rows = [_row(_text(move.name, NAME, _look(move)[0], bold=True))]
-        rows += [_row(_text(words, SMALL, FAINT)) for words in _conditions(move)]
+        rows = [_row(_name(move, NAME, bold=True))]
+        rows += [_row(_text(words, SMALL, FAINT)) for words in move.conditions]
+        if edge.count is None or len(edge.moves) > 1:
+            told = told_of(move, *shortened(move.steps, MOST_STEPS))
+            rows += [_row(_text(words, SMALL, _told_in(move), bold=True)) for words in told]
         parts.append(_row(_table(rows)))
-    border = f'BORDER="1" STYLE="ROUNDED" COLOR="{RULE}" BGCOLOR="white"'
+    border = f'BORDER="1" STYLE="ROUNDED" COLOR="{RULE}" BGCOLOR="{PAPER}"'
     return f"<{_table(_ruled(parts), border, padding=4)}>"
 
 
@@ -160,18 +209,18 @@ def _ruled(rows: list[str]) -> list[str]:
     return [rows[0], *(part for row in rows[1:] for part in ("<HR/>", row))]
 
 
-def _conditions(move: Move) -> list[str]:
-    joints = ("if", *("and" for _ in move.guards))
-    guards = [f"{joint} {guard}" for joint, guard in zip(joints, move.guards, strict=False)]
-    return guards + ([] if move.due is None else [f"at {move.due}"])
+def _name(move: Move, size: int, *, bold: bool) -> str:
+    color = INK if not bold and not move.signs and not move.mark else look_of(move)[0]
+    name = f"{move.mark} {move.name}" if move.mark else move.name
+    return _text(name, size, color, bold=bold or bool(move.mark))
+
+
+def _told_in(move: Move) -> str:
+    return MISSED if move.covered is False else INK
 
 
 def _legend(picture: Picture) -> str:
-    lines = (
-        _text("── fired by hand", SMALL, BY_HAND),
-        _text(f"╌╌ {TIMED_SIGN} fires by itself", SMALL, TIMED),
-        _text(f"── {ENDING_SIGN} part of the way out", SMALL, ENDING),
-    )
+    title = _text(f"lifecycle: {picture.title}", NAME, bold=True)
     others = [
         _text("if …: guards, all must hold", SMALL, FAINT),
         _text("in a box: status stays", SMALL),
@@ -179,6 +228,36 @@ def _legend(picture: Picture) -> str:
     ]
     if picture.counted:
         others.append(_text("×: moves counted", SMALL))
-    title = _text(f"lifecycle: {picture.title}", NAME, bold=True)
-    rows = [_centered(row) for row in (title, GAP.join(lines), GAP.join(others))]
+    caption = [] if picture.caption is None else [_text(picture.caption, NAME)]
+    lines = [title, *caption, GAP.join(_lines_told(picture)), GAP.join(others)]
+    if overlay := GAP.join(_overlay_told(picture)):
+        lines.append(overlay)
+    rows = [_centered(line) for line in lines]
     return f"<{_table(['<TR><TD></TD></TR>', *rows], padding=3)}>"
+
+
+def _lines_told(picture: Picture) -> Iterator[str]:
+    if picture.covered:
+        yield _text("── fired by a test", SMALL, FAINT)
+        yield _text(f"── {MISSED_SIGN} not covered", SMALL, MISSED)
+        yield _text(f"╌╌ {TIMED_SIGN} fires by itself", SMALL)
+        yield _text(f"{ENDING_SIGN} part of the way out", SMALL)
+        return
+    yield _text("── fired by hand", SMALL, BY_HAND)
+    yield _text(f"╌╌ {TIMED_SIGN} fires by itself", SMALL, TIMED)
+    yield _text(f"── {ENDING_SIGN} part of the way out", SMALL, ENDING)
+
+
+def _overlay_told(picture: Picture) -> Iterator[str]:
+    if picture.current is not None:
+        yield _text(f"{HERE_SIGN} here now", SMALL, HERE)
+    if picture.permitted:
+        yield _text(f"── {PERMITTED_SIGN} permitted now", SMALL, HERE)
+    if picture.path is not None:
+        yield _text("── not taken", SMALL, FAINT)
+        yield _text("#: number of the step", SMALL)
+    if picture.day is not None:
+        yield _text(picture.day, SMALL)
+    if picture.covered:
+        missed = f"{len(picture.missed)} of {len(picture.cells)} rows not covered"
+        yield _text(missed, SMALL, MISSED if picture.missed else INK, bold=True)

@@ -1,7 +1,7 @@
 """The files that show a lifecycle in every format: which are stale, and making those anew.
 
 What Graphviz draws differs with its version and with the fonts of a machine. So a drawing isn't
-compared with one that is made here: it holds as long as the DOT does that it was made from.
+compared with one that is made here: it holds as long as that does which it was made from.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 from ..lifecycle import Lifecycle
-from . import dot
 from .formats import FORMATS, Format
-from .graphviz import digest
 from .picture import Picture, picture_of
 
 
@@ -57,9 +55,9 @@ def _holds(path: Path, known: Format, picture: Picture) -> bool:
     if not path.is_file():
         return False
     data = path.read_bytes()
-    if known.source_of is None:
+    if known.source_of is None or known.source is None:
         return data == _bytes(known, picture)
-    return known.source_of(data) == digest(dot.render(picture))
+    return known.source_of(data) == known.source(picture)
 
 
 def _bytes(known: Format, picture: Picture) -> bytes:

@@ -40,6 +40,11 @@ class DrawingError(SessionFsmError):
         return self.problem
 
 
+def is_installed() -> bool:
+    """Whether Graphviz is there to draw."""
+    return importlib.util.find_spec("pygraphviz") is not None
+
+
 def draw(source: str, kind: str, arguments: str = "") -> bytes:
     """Draw DOT.
 
@@ -51,7 +56,7 @@ def draw(source: str, kind: str, arguments: str = "") -> bytes:
     Raises:
         DrawingError: Graphviz is not installed, or could not draw it.
     """
-    if importlib.util.find_spec("pygraphviz") is None:
+    if not is_installed():
         raise DrawingError(
             problem=f"drawing {kind} needs Graphviz: pip install 'session_fsm[diagrams]'"
         )

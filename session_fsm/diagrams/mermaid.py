@@ -11,9 +11,25 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from .picture import ENDING_SIGN, TIMED_SIGN, Edge, Move, Node, Picture, joined
+from .looks import HERE, HERE_FILL, INK, MISSED, told_of
+from .path import in_one_line, shortened
+from .picture import (
+    ENDING_SIGN,
+    HERE_SIGN,
+    MISSED_SIGN,
+    PERMITTED_SIGN,
+    TIMED_SIGN,
+    Edge,
+    Move,
+    Node,
+    Picture,
+)
+from .words import joined, times
 
 BREAK: Final = "<br/>"
+
+MOST_STEPS: Final = 4
+"""Most lines about the steps by one row on an arrow."""
 
 HARMLESS: Final = re.compile(
     r"""[A-Za-z0-9]
@@ -45,6 +61,10 @@ def _lines(picture: Picture) -> Iterator[str]:
     yield "    %% Made from the table of the lifecycle."
     yield "    direction TB"
     yield "    classDef final stroke-width:4px"
+    if picture.current is not None:
+        yield f"    classDef current fill:{HERE_FILL},stroke:{HERE},color:{INK},stroke-width:4px"
+    if picture.missed:
+        yield f"    classDef missed stroke:{MISSED},stroke-width:4px"
     for node in picture.nodes:
         yield from (f"    {node.key} : {words}" for words in _status(node))
     for node in picture.nodes:
@@ -60,35 +80,62 @@ def _lines(picture: Picture) -> Iterator[str]:
         if node.final:
             yield f"    {node.key} --> [*]"
             yield f"    class {node.key} final"
+    if picture.current is not None:
+        yield f"    class {picture.current.key} current"
+    missed = {move.source for move in picture.missed}
+    for node in picture.nodes:
+        if node.name in missed:
+            yield f"    class {node.key} missed"
 
 
 def _status(node: Node) -> Iterator[str]:
     yield escaped(node.name)
+    if node.current:
+        yield f"{HERE_SIGN} here now"
     if node.count is not None:
         yield f"{node.count:,} here"
+    yield from map(escaped, node.visits)
     for move in node.stays:
-        yield " ".join(_words(move))
+        told = told_of(move, in_one_line(move.steps))
+        yield " · ".join((" ".join(_words(move)), *map(escaped, told)))
 
 
 def _label(edge: Edge) -> Iterator[str]:
     if edge.count is not None:
-        yield f"{edge.count:,} ×"
+        yield times(edge.count)
     for move in edge.moves:
         yield from _words(move)
+        if edge.count is None or len(edge.moves) > 1:
+            yield from map(escaped, told_of(move, *shortened(move.steps, MOST_STEPS)))
 
 
 def _words(move: Move) -> Iterator[str]:
+    mark = f"{move.mark} " if move.mark else ""
     guards = f" [{escaped(joined(move.guards))}]" if move.guards else ""
-    yield escaped(move.name) + guards
+    yield mark + escaped(move.name) + guards
     if move.due is not None:
         yield f"at {escaped(move.due)}"
 
 
 def _legend(picture: Picture) -> Iterator[str]:
     yield f"lifecycle {escaped(picture.title)}"
+    if picture.caption is not None:
+        yield escaped(picture.caption)
     yield f"{TIMED_SIGN} fires by itself"
     yield f"{ENDING_SIGN} part of the way out"
     yield "[guards, all must hold]"
     yield "in a box, status stays"
     if picture.counted:
         yield "× moves counted"
+    if picture.covered:
+        yield "× fired by tests"
+        yield f"{MISSED_SIGN} not covered, its status red"
+        yield f"{len(picture.missed)} of {len(picture.cells)} rows not covered"
+    if picture.current is not None:
+        yield f"{HERE_SIGN} here now"
+    if picture.permitted:
+        yield f"{PERMITTED_SIGN} permitted now"
+    if picture.path is not None:
+        yield escaped("#: number of the step")
+    if picture.day is not None:
+        yield escaped(picture.day)

@@ -7,16 +7,19 @@ single printable lines; what is special in a format, the format escapes.
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import attrs
 
+from ..guards import after_grace
 from ..lifecycle import LIVE, ROLES, Lifecycle, Row
-
-Key = TypeVar("Key")
+from .overlay import Overlay
+from .path import Path, Step, path_of
+from .words import day, moment, time_of_day
+from .words import joined as joined
+from .words import plain as plain
 
 TIMED_SIGN: Final = "◷"
 """Stands before what fires by itself; a clock that most fonts have, unlike the emoji."""
@@ -24,13 +27,19 @@ TIMED_SIGN: Final = "◷"
 ENDING_SIGN: Final = "■"
 """Stands before what is part of the way out."""
 
-UNSEEN: Final = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
-"""Categories of characters that break a line, turn its direction, or can't be seen."""
+PERMITTED_SIGN: Final = "✓"
+"""Stands before what is permitted now."""
+
+MISSED_SIGN: Final = "✗"
+"""Stands before what tests have not covered."""
+
+HERE_SIGN: Final = "▶"
+"""Stands at the current status."""
 
 
 @attrs.frozen(kw_only=True)
 class Move:
-    """A row of the table in words.
+    """A row of the table in words, as a whole or from one of its sources.
 
     Attributes:
         trigger: What fires it.
@@ -42,6 +51,13 @@ class Move:
         activity: Whether it counts as somebody working with the session.
         ending: Whether it is part of its sources' way out.
         why: The reason for the row; may be empty.
+        count: How often it was fired from this source; None: nobody counted.
+        covered: Whether a test fired it from this source; None: that isn't shown.
+        permitted: Whether it may be fired now; None: that isn't shown, or is of another status.
+        fires_at: The instant at which it fires by itself, in words; None: not known, or never.
+        steps: Those of the path that it made from this source; may be empty.
+        delay_seconds: How long after its status began it is due; None: by hand only, or that
+            depends on more than the status.
     """
 
     trigger: str
@@ -53,6 +69,12 @@ class Move:
     activity: bool
     ending: bool
     why: str
+    count: int | None = None
+    covered: bool | None = None
+    permitted: bool | None = None
+    fires_at: str | None = None
+    steps: tuple[Step, ...] = ()
+    delay_seconds: float | None = None
 
     @property
     def signs(self) -> str:
@@ -64,6 +86,20 @@ class Move:
     def name(self) -> str:
         """The trigger behind its signs."""
         return f"{self.signs} {self.trigger}" if self.signs else self.trigger
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What must hold, and when it fires by itself; a line for each, may be empty."""
+        joints = ("if", *("and" for _ in self.guards))
+        guards = [f"{joint} {guard}" for joint, guard in zip(joints, self.guards, strict=False)]
+        return (*guards, *(() if self.due is None else (f"at {self.due}",)))
+
+    @property
+    def mark(self) -> str:
+        """The sign of what is permitted now, or was not covered; empty for neither."""
+        if self.covered is False:
+            return MISSED_SIGN
+        return PERMITTED_SIGN if self.permitted else ""
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +113,9 @@ class Node:
         final: Whether nothing leaves it.
         stays: The rows that may be fired here and leave the status as it is.
         count: How many are counted in it; None: nobody counted.
+        current: Whether the session is in it now.
+        visits: How long the session was in it, and since when it is, in words; may be empty.
+        visited: Whether the path comes here; None: no path is shown.
     """
 
     key: str
@@ -85,6 +124,9 @@ class Node:
     final: bool
     stays: tuple[Move, ...]
     count: int | None
+    current: bool
+    visits: tuple[str, ...]
+    visited: bool | None
 
 
 @attrs.frozen(kw_only=True)
@@ -115,47 +157,74 @@ class Picture:
         nodes: The statuses, in the order of a life.
         edges: The pairs of statuses with a row between them, in the order of the statuses.
         moves: The whole table, in its own order.
+        cells: The same, each row once for each of its sources, with what is shown on top of it.
         roles: Each role that a manager may play, with the trigger that it fires.
+        path: The history of a session; None: none is shown.
+        permitted: Whether it is shown what is permitted.
+        caption: What is said below the title; None: nothing.
     """
 
     title: str
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     moves: tuple[Move, ...]
+    cells: tuple[Move, ...]
     roles: tuple[tuple[str, str], ...]
+    path: Path | None
+    permitted: bool
+    caption: str | None
 
     @property
     def counted(self) -> bool:
-        """Whether anything is counted."""
+        """Whether traffic or sessions are counted."""
         found = (*(node.count for node in self.nodes), *(edge.count for edge in self.edges))
         return any(count is not None for count in found)
 
+    @property
+    def covered(self) -> bool:
+        """Whether the rows that tests have covered are told from the others."""
+        return any(move.covered is not None for move in self.cells)
 
-def picture_of(
-    lifecycle: Lifecycle,
-    *,
-    counts: Mapping[tuple[str, str], int] | None = None,
-    status_counts: Mapping[str, int] | None = None,
-) -> Picture:
+    @property
+    def missed(self) -> tuple[Move, ...]:
+        """The rows that no test has fired, each from one source."""
+        return tuple(move for move in self.cells if move.covered is False)
+
+    @property
+    def current(self) -> Node | None:
+        """The status that the session is in; None: none is shown."""
+        return next((node for node in self.nodes if node.current), None)
+
+    @property
+    def day(self) -> str | None:
+        """The day to which instants without one belong, in words; None where there are none."""
+        if self.path is None or not self.path.steps:
+            return None
+        return "times are UTC" if self.path.day is None else f"times are UTC, {self.path.day}"
+
+
+def picture_of(lifecycle: Lifecycle, overlay: Overlay | None = None) -> Picture:
     """Put a lifecycle in words.
 
     Args:
         lifecycle: What is shown.
-        counts: Moves along each (source, target); one that is left out is 0. None: not counted.
-        status_counts: How many are in each status; one that is left out is 0. None: not counted.
+        overlay: What is shown on top of it; None: nothing.
 
     Raises:
-        ValueError: A count is for an edge or a status that the lifecycle doesn't have.
+        ValueError: The overlay tells of what the lifecycle doesn't have.
     """
-    edges = _counted("edge", lifecycle.edges, counts)
-    statuses = _counted("status", lifecycle.statuses, status_counts)
-    in_words = [_in_words(lifecycle, row) for row in lifecycle.rows]
-    rows = list(zip(lifecycle.rows, in_words, strict=True))
+    shown = Overlay() if overlay is None else overlay
+    shown.check(lifecycle)
+    path = None if shown.history is None else path_of(shown.history)
+    rows = [(row, _in_words(lifecycle, row)) for row in lifecycle.rows]
+    cells = [
+        (row, source, _from_one(move, row.trigger, source, shown, path))
+        for row, move in rows
+        for source in lifecycle.sources(row)
+    ]
 
     def between(source: str, target: str | None) -> tuple[Move, ...]:
-        return tuple(
-            move for row, move in rows if row.target == target and source in lifecycle.sources(row)
-        )
+        return tuple(move for row, start, move in cells if (start, row.target) == (source, target))
 
     nodes = {
         status: Node(
@@ -164,7 +233,10 @@ def picture_of(
             initial=status == lifecycle.initial,
             final=status in lifecycle.final,
             stays=between(status, None),
-            count=statuses[status],
+            count=_count(shown.status_counts, status),
+            current=status == shown.current,
+            visits=() if path is None else path.stays.get(status, ()),
+            visited=None if path is None else status in path.stays,
         )
         for position, status in enumerate(lifecycle.statuses)
     }
@@ -178,38 +250,52 @@ def picture_of(
                 target=nodes[target],
                 moves=between(source, target),
                 back=order.index(target) < order.index(source),
-                count=edges[source, target],
+                count=_edge_count(shown, (source, target), between(source, target)),
             )
             for source, target in lifecycle.edges
         ),
-        moves=tuple(in_words),
+        moves=tuple(move for _, move in rows),
+        cells=tuple(move for _, _, move in cells),
         roles=tuple(
             (role, plain(lifecycle.roles[role])) for role in ROLES if role in lifecycle.roles
         ),
+        path=path,
+        permitted=shown.permitted is not None,
+        caption=None if shown.caption is None else plain(shown.caption),
     )
 
 
-def plain(text: str) -> str:
-    r"""Return a text as one printable line, what can't be seen written as an escape.
-
-    >>> print(plain("two\nlines"))
-    two\nlines
-    """
-    return "".join(
-        character.encode("unicode_escape").decode("ascii") if _unseen(character) else character
-        for character in text
+def _from_one(move: Move, trigger: str, source: str, shown: Overlay, path: Path | None) -> Move:
+    key = (trigger, source)
+    permitted = fires_at = None
+    if source == shown.current:
+        permitted = None if shown.permitted is None else trigger in shown.permitted
+        if shown.next_timed is not None and shown.next_timed[0] == trigger:
+            fires_at = _instant(shown.next_timed[1], path)
+    hits = _count(shown.coverage, key)
+    return attrs.evolve(
+        move,
+        source=plain(source),
+        count=_count(shown.traffic, key) if hits is None else hits,
+        covered=None if hits is None else hits > 0,
+        permitted=permitted,
+        fires_at=fires_at,
+        steps=() if path is None else path.at_row(trigger, source),
     )
 
 
-def joined(words: Iterable[str], last: str = "and") -> str:
-    """Return words as a list to be read: `a, b and c`."""
-    *most, end = words
-    return f"{', '.join(most)} {last} {end}" if most else end
+def _instant(at: datetime, path: Path | None) -> str:
+    return time_of_day(at) if path is not None and path.day == day(at) else moment(at)
 
 
-def _unseen(character: str) -> bool:
-    # The last two of each plane are no characters, and XML has no way to write them.
-    return unicodedata.category(character) in UNSEEN or ord(character) & 0xFFFE == 0xFFFE
+def _count(counts: Mapping[Any, int] | None, key: object) -> int | None:
+    return None if counts is None else counts.get(key, 0)
+
+
+def _edge_count(shown: Overlay, edge: tuple[str, str], moves: tuple[Move, ...]) -> int | None:
+    if shown.traffic is not None:
+        return sum(move.count or 0 for move in moves)
+    return _count(shown.counts, edge)
 
 
 def _key(status: str, position: int) -> str:
@@ -233,7 +319,15 @@ def _in_words(lifecycle: Lifecycle, row: Row) -> Move:
         activity=row.activity,
         ending=row.ending,
         why=plain(row.why),
+        delay_seconds=_delay_seconds(lifecycle, row),
     )
+
+
+def _delay_seconds(lifecycle: Lifecycle, row: Row) -> float | None:
+    grace = None if row.deadline is None else row.deadline.grace
+    if row.deadline is None or grace is None or row.deadline.name != after_grace(grace).name:
+        return None
+    return lifecycle.graces[grace].total_seconds()
 
 
 def _sources(lifecycle: Lifecycle, row: Row) -> str:
@@ -243,13 +337,8 @@ def _sources(lifecycle: Lifecycle, row: Row) -> str:
 
 
 def _duration(length: timedelta) -> str:
+    """Return a duration in seconds, or in the hours or days that it is exactly."""
+    for unit, name in ((timedelta(days=1), "d"), (timedelta(hours=1), "h")):
+        if length and not length % unit:
+            return f"{length // unit} {name}"
     return f"{length.total_seconds():.10g} s"
-
-
-def _counted(
-    what: str, known: Iterable[Key], counts: Mapping[Key, int] | None
-) -> Mapping[Key, int | None]:
-    counted = {key: None if counts is None else counts.get(key, 0) for key in known}
-    if unknown := [key for key in counts or () if key not in counted]:
-        raise ValueError(f"there is no {what} {unknown[0]!r} to be counted")
-    return counted

@@ -21,10 +21,14 @@ def render(picture: Picture) -> bytes:
     Raises:
         DrawingError: Graphviz is not installed, or could not draw it.
     """
-    source = dot.render(picture)
-    header, *others = _chunks(draw(source, "png", RESOLUTION))
-    stamp = (b"tEXt", STAMP.encode() + b"\0" + digest(source).encode())
+    header, *others = _chunks(draw(dot.render(picture), "png", RESOLUTION))
+    stamp = (b"tEXt", STAMP.encode() + b"\0" + source(picture).encode())
     return SIGNATURE + b"".join(_packed(*chunk) for chunk in (header, stamp, *others))
+
+
+def source(picture: Picture) -> str:
+    """Return the digest of what the drawing of a picture is made from."""
+    return digest(dot.render(picture))
 
 
 def source_of(data: bytes) -> str | None:

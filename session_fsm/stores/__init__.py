@@ -6,19 +6,31 @@
 | `sqlite:///relative.db`, `sqlite:////absolute.db` | one SQLite file on this machine |
 
 A new kind of store is a module here with a class that keeps to `abc.SessionStore`, and a line in
-`_SCHEMES`.
+`_SCHEMES`. A driver is imported when the first store of its kind is opened: who keeps sessions in
+memory, or steps states alone, waits for no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
 from .abc import SessionStore
 from .memory import MemoryStore
-from .sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from .sqlite import SqliteStore
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SqliteStore":
+        from .sqlite import SqliteStore
+
+        return SqliteStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _open_memory(rest: str, lifecycle: Lifecycle) -> SessionStore:
@@ -28,6 +40,8 @@ def _open_memory(rest: str, lifecycle: Lifecycle) -> SessionStore:
 
 
 def _open_sqlite(rest: str, lifecycle: Lifecycle) -> SessionStore:
+    from .sqlite import SqliteStore
+
     path = rest.removeprefix("/")
     is_file = not path.endswith("/") and Path(path).name not in ("", "..")
     if not rest.startswith("/") or not is_file or path.startswith(":") or set(path) & {"?", "\0"}:

@@ -10,6 +10,7 @@ Every store obeys the same contract, the one in memory included, and passes the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -185,6 +186,19 @@ class SessionStore(ABC):
     def counts(self) -> dict[str, int]:
         """Return how many sessions are in each status; a status may be left out if none is."""
 
+    def traffic(self) -> dict[tuple[str, str], int]:
+        """Return how often rows were fired, by (trigger, source); rows that never were may lack.
+
+        Counted are the lives that are stored: what was purged is not. A store that can count where
+        the events are does so; this reads every history.
+
+        Raises:
+            CorruptRecordError: An event can't be read.
+            SchemaVersionError: An event has a format that is not known here.
+        """
+        events = (event for each in all_ids(self) for _, event in self.history(each))
+        return fired(events)
+
     @abstractmethod
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None
@@ -269,6 +283,15 @@ class SessionStore(ABC):
 def ended_at(state: SessionState, lifecycle: Lifecycle) -> datetime | None:
     """Return when a session ended; None if it has not."""
     return state.status_since if state.status in lifecycle.final else None
+
+
+def fired(events: Iterable[SessionEvent]) -> dict[tuple[str, str], int]:
+    """Count how often events tell that a row was fired, by (trigger, source)."""
+    return Counter(
+        (event.trigger, event.source)
+        for event in events
+        if event.trigger is not None and event.source is not None
+    )
 
 
 def all_ids(store: SessionStore, size: int = 1000) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
-from .abc import Abandoned, Commit, SessionStore, Stored, Work, carried_over, ended_at
+from .abc import Abandoned, Commit, SessionStore, Stored, Work, carried_over, ended_at, fired
 
 
 @attrs.define
@@ -152,6 +152,10 @@ class MemoryStore(SessionStore):
     def counts(self) -> dict[str, int]:
         with self._open():
             return {status: len(ids) for status, ids in self._by_status.items() if ids}
+
+    def traffic(self) -> dict[tuple[str, str], int]:
+        with self._open():
+            return fired(each.event for sealed in self._events.values() for each in sealed)
 
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None

@@ -105,6 +105,12 @@ class SpanningStore(SessionStore):
             total.update(store.counts())
         return dict(total)
 
+    def traffic(self) -> dict[tuple[str, str], int]:
+        total: Counter[tuple[str, str]] = Counter()
+        for store in self._used():
+            total.update(store.traffic())
+        return dict(total)
+
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None
     ) -> tuple[tuple[datetime, str], ...]:

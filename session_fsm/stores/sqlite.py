@@ -39,6 +39,7 @@ from .abc import (
 from .owners import OwnerLocks
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
 from .sqlite_schema import rule_problems, schema_problems
+from .sqlite_traffic import traffic_of
 
 logger = logging.getLogger(__name__)
 
@@ -252,6 +253,13 @@ class SqliteStore(SessionStore):
                 (self.lifecycle.name,),
             ).fetchall()
         return {status: count for status, count in rows if count}
+
+    def traffic(self) -> dict[tuple[str, str], int]:
+        with self._connections.reading() as reader:
+            found, unreadable = traffic_of(reader, self.lifecycle.name)
+        for session_id in unreadable:
+            self.history(session_id)  # names the event, and says what is wrong with it
+        return found
 
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import combinations
 
-from ..stores.abc import SessionStore, all_ids
-from .authors import BEGINNING, END_OF_TIME, Author, StoreRules, routes
+from ..stores.abc import Commit, SessionStore, all_ids
+from .authors import BEGINNING, END_OF_TIME, Author, StoreRules, refused, routes
 
 IDS = ("b", "a", "a b", "Z", "~", "é", "e\u0301", "\ud7a3", "\uffdc", "\U0001f600", "10", "9")
 """Ids in no order; by code points, the second plane stands behind the first one."""
@@ -33,6 +34,12 @@ def due(store: SessionStore, at: datetime, limit: int) -> list[tuple[datetime, s
         found += piece
         after = piece[-1]
     return found
+
+
+def firings(*commits: Commit) -> Counter[tuple[str | None, str | None]]:
+    """Return how often the steps of commits tell that a row was fired, by (trigger, source)."""
+    events = [step.sealed.event for commit in commits for step in commit.steps]
+    return Counter((event.trigger, event.source) for event in events if event.trigger is not None)
 
 
 class ListingRules(StoreRules):
@@ -110,6 +117,48 @@ class ListingRules(StoreRules):
             author.bury(session_id)
         assert final not in counts()
         assert store.check() == ()
+
+    def test_store_counts_traffic(self, store: SessionStore) -> None:
+        """Each firing of a row counts, for the status in which it was fired, until the burial."""
+        author = self.author(store)
+        task = {"task_id": "t"}
+        assert store.traffic() == {}
+        author.write("a")
+        assert store.traffic() == {}, "nobody fired anything"
+        one = firings(
+            author.write("a", "activate", ("begin_task", task), ("end_task", task)),
+            author.write("a", "go_idle", "resume"),
+        )
+        two = firings(
+            author.write("b", "activate", "touch", "touch", "go_idle"),
+            author.write("b", "touch", "terminate"),
+        )
+        assert store.traffic() == one + two
+        assert store.traffic() == SessionStore.traffic(store)
+        assert max(store.traffic().values()) == 2
+        author.write("b", "finish")
+        author.bury("b")
+        author.write("b")
+        assert store.traffic() == one
+
+    def test_store_counts_traffic_of_purged_ids(self, store: SessionStore) -> None:
+        """Of an id that is used again, the life that is stored counts and no other one."""
+        author = self.author(store)
+        way = routes(store.lifecycle)[store.lifecycle.final[0]]
+        author.write("a", *way)
+        author.bury("a")
+        assert store.traffic() == {}
+        assert firings(author.write("a", *way)) == store.traffic()
+
+    def test_store_counts_traffic_in_a_batch(self, store: SessionStore) -> None:
+        """What a batch has written counts inside of it, and not any longer where it is undone."""
+        author = self.author(store)
+        before = firings(author.write("a", "activate"))
+        with refused(ZeroDivisionError), store.batch():
+            more = firings(author.write("a", "touch"))
+            assert store.traffic() == before + more
+            raise ZeroDivisionError
+        assert store.traffic() == before
 
     # --- deadlines ------------------------------------------------------------------------
 
