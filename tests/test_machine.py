@@ -1,5 +1,6 @@
 """The machine: each kind of step and of refusal, whatever lifecycle it runs."""
 
+import copy
 import inspect
 import pickle
 import threading
@@ -606,6 +607,20 @@ def test_machine_beneath_is_built_once() -> None:
     for _ in range(3):
         SessionMachine(SessionState.new("o", status="paid", at=AT), ORDER).fire("send", at=AT)
     assert build_machine(ORDER).models == []
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_machine_copies_go_their_own_ways(
+    copied: Callable[[SessionMachine], SessionMachine],
+) -> None:
+    """A copy of a session machine is another session of the same lifecycle, with the same past."""
+    machine = SessionMachine(state_in("active"), revision=3)
+    twin = copied(machine)
+    assert (twin.state, twin.revision) == (machine.state, 3)
+    assert twin.lifecycle is machine.lifecycle
+    twin.go_idle(at=AT)
+    assert (machine.state.status, machine.revision) == ("active", 3)
+    assert (twin.state.status, twin.revision) == ("idle", 4)
 
 
 def test_machine_that_lost_a_row_says_so() -> None:

@@ -50,6 +50,9 @@ class Bound:
     members: Mapping[str, str]
     graces: Mapping[str, timedelta]
 
+    def __deepcopy__(self, _: object) -> Bound:
+        return self  # a copy of a session is a session of the same lifecycle
+
 
 @functools.lru_cache(maxsize=64)
 def bind(lifecycle: Lifecycle) -> Bound:
