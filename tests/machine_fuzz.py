@@ -93,6 +93,7 @@ class Plan:
     kind: str = "plain"
     model: str = "plain"
     words: bool = True  # states are strings, not members of an enum
+    lists: bool = False  # lists of callbacks are handed in, empty, and belong to somebody else
     queued: bool = False
     send_event: bool = False
     ignore: bool | None = None
@@ -202,6 +203,7 @@ _ODDITIES: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"kind": st.sampled_from(KINDS)}),
     st.fixed_dictionaries({"model": st.sampled_from(MODELS)}),
     st.just({"words": False}),
+    st.just({"lists": True}),
     st.just({"queued": True}),
     st.just({"send_event": True}),
     st.fixed_dictionaries({"ignore": st.booleans()}),
@@ -334,6 +336,7 @@ class _Run:
             send_event=plan.send_event,
             ignore_invalid_triggers=plan.ignore,
             model_attribute=plan.attribute,
+            **({place.value: [] for place in MACHINE_PLACES} if plan.lists else {}),
         )
         if itself:
             self.model = self.machine
@@ -343,6 +346,7 @@ class _Run:
             lists = {
                 place.value: [self.callable(call) for at, call in move.attached if at is place]
                 for place in TRANSITION_PLACES
+                if plan.lists or move.attached
             }
             self.machine.add_transition(
                 move.trigger,

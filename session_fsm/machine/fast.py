@@ -51,6 +51,12 @@ _TRANSITION: Final = ("_change_state", "_eval_conditions", "execute")
 _STATE: Final = ("enter", "exit")
 """The methods and properties of each that a short step does without."""
 
+_LISTS: Final = frozenset((
+    "after_state_change", "before_state_change", "finalize_event", "on_exception", "on_final",
+    "prepare_event",
+))  # fmt: skip
+"""The lists of callbacks of a machine as a whole."""
+
 _ASKED: Final = frozenset((
     "_after_state_change", "_before_state_change", "_finalize_event", "_on_exception", "_on_final",
     "_prepare_event", "_queued", "_transition_queue", "model_attribute", "send_event", "states",
@@ -71,6 +77,11 @@ def _plain(object_: Any, base: type, skipped: tuple[str, ...]) -> bool:
 class State(Noticing, stock.State):
     """A state that is left and entered without a call where nothing is attached."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_enter = self.on_enter or NoticingList()
+        self.on_exit = self.on_exit or NoticingList()
+
 
 class Condition(Noticing, stock.Condition):
     """A condition that is asked without an `EventData`, unless it is a name to be looked up."""
@@ -81,6 +92,13 @@ class Transition(Noticing, stock.Transition):
 
     condition_cls = Condition
     conditions: NoticingList  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(stock.Transition).bind(*args, **kwargs).arguments
+        for name in ("before", "after", "prepare"):
+            if given.get(name) is None:
+                given[name] = NoticingList()
+        super().__init__(**given)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, NoticingList(value) if name == "conditions" else value)
@@ -145,45 +163,44 @@ class Resolved:
             _watch(object_, self)
 
     def _entry(self, transition: stock.Transition, machine: FastMachine) -> tuple[Any, ...]:
-        _watch(transition, self)
-        if isinstance(transition, Transition):
-            transition.conditions.owner = transition
-        for condition in transition.conditions:
-            _watch(condition, self)
-        source = machine.states.get(transition.source)
-        dest = machine.states.get(transition.dest) if transition.dest else None
+        """Resolve a transition.
+
+        Returns:
+            It; its conditions, None where the general path must ask them; its lists of callbacks
+            before them, whether a callback after them is attached, and the lists that have to be
+            looked at for that; the state that it leads to.
+        """
+        source: Any = machine.states.get(transition.source)
+        dest: Any = machine.states.get(transition.dest) if transition.dest else None
         ends: tuple[Any, ...] = (source, dest) if transition.dest else ()
-        for state in ends:
-            _watch(state, self)
-        short = (
+        for object_ in (transition, *transition.conditions, *ends):
+            _watch(object_, self)
+        if not (
             isinstance(transition, Transition)
             and _plain(transition, stock.Transition, _TRANSITION)
             and all(map(_is_direct, transition.conditions))
             and all(isinstance(end, State) and _plain(end, stock.State, _STATE) for end in ends)
+        ):
+            return (transition, None, (), False, (), dest)
+        transition.conditions.owner = transition
+        conditions = tuple(
+            (each.func, each.target, position + 1)
+            for position, each in enumerate(transition.conditions)
         )
-        conditions = None
-        if short:
-            conditions = tuple(
-                (each.func, each.target, position + 1)
-                for position, each in enumerate(transition.conditions)
-            )
-        leave, enter, final = (), (), ()
-        if short and ends:
-            leave, enter = ends[0].on_exit, ends[1].on_enter
-            final = machine.on_final if ends[1].final else ()
-        return (
-            transition,
-            conditions,
-            transition.prepare,
-            machine.before_state_change,
-            transition.before,
-            leave,
-            enter,
-            final,
-            transition.after,
-            machine.after_state_change,
-            dest,
-        )
+        attached: list[tuple[Noticing, Any]] = [
+            (machine, machine.before_state_change),
+            (transition, transition.before),
+            (transition, transition.after),
+            (machine, machine.after_state_change),
+        ]
+        if dest is not None:
+            attached.append((source, source.on_exit))
+            attached.append((dest, dest.on_enter))
+            attached.append((machine, machine.on_final if dest.final else ()))
+        # Of lists that came from somebody else nobody hears when they change.
+        others = tuple(each for owner, each in attached if not _own(each, owner))
+        found = any(each for _, each in attached)
+        return (transition, conditions, transition.prepare, found, others, dest)
 
     def make(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Make the first of the transitions whose conditions hold.
@@ -203,8 +220,7 @@ class Resolved:
         data: stock.EventData | None = None
         moved = False
         try:
-            for (transition, conditions, prepare, any_before, before, leave, enter, final, after,
-                 any_after, dest) in self.entries:  # fmt: skip
+            for transition, conditions, prepare, attached, others, dest in self.entries:
                 if conditions is None or prepare or data is not None or not self.valid:
                     data = self._data(data, state, transition, model, args, kwargs)
                     if transition.execute(data):
@@ -225,10 +241,7 @@ class Resolved:
                         break
                 if not holds:
                     continue
-                if (
-                    not self.valid
-                    or any_before or before or leave or enter or final or after or any_after
-                ):  # fmt: skip
+                if attached or not self.valid or (others and any(others)):
                     data = self._data(data, state, transition, model, args, kwargs)
                     _make(transition, data)
                     data.result = True
@@ -273,6 +286,13 @@ class Resolved:
 def _is_direct(condition: stock.Condition) -> bool:
     plain = isinstance(condition, Condition) and _plain(condition, stock.Condition, ("check",))
     return plain and not isinstance(condition.func, str)
+
+
+def _own(callbacks: object, owner: Noticing) -> bool:
+    """Make the owner of a list hear of its changes; tell whether it can be made to."""
+    if isinstance(callbacks, NoticingList):
+        callbacks.owner = owner
+    return isinstance(callbacks, NoticingList)
 
 
 def _watch(object_: object, resolved: Resolved) -> None:
@@ -368,6 +388,8 @@ class FastMachine(Noticing, stock.Machine):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "states":
             value = NoticingStates(value)
+        elif name in _LISTS and value is None:
+            value = NoticingList()
         elif name == "model_attribute":
             self.__dict__.setdefault("models_", _Models()).attribute = value
             self.models_.type = None
