@@ -82,8 +82,13 @@ demo: .venv/for-demo  ## replay the sample trace into a new SQLite file, draw th
 	@echo
 	@echo "The sessions are in build/demo/sessions.db, the diagram with the counts is build/demo/lifecycle.svg"
 
-test: .venv/for-tests  ## run the tests; warnings are errors
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+# A row of a lifecycle that no test fires is red in build/rows/, and fails the run.
+ROWS := -p session_fsm.testing.plugin --rows-strict --rows-skip-fired \
+	--rows=session_fsm:SESSION_LIFECYCLE --rows=examples.agent:AGENT --rows=examples.order:ORDER \
+	--rows-diagram='build/rows/{name}.svg'
+
+test: .venv/for-tests  ## run the tests; warnings are errors; build/rows/ shows the rows they fired
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) $(ROWS)
 
 # --- the checks -------------------------------------------------------------------------------
 

@@ -324,6 +324,7 @@ class _Run:
         itself = plan.model == "itself" and plan.attribute == "state"
         states: Any = STATES if plan.words else list(Words)
         self.model = None if itself else _model_of(plan, self.note)
+        handed_in: Any = {place.value: [] for place in MACHINE_PLACES if plan.lists}
         self.machine = machine_class(
             model=None,
             states=[
@@ -336,7 +337,7 @@ class _Run:
             send_event=plan.send_event,
             ignore_invalid_triggers=plan.ignore,
             model_attribute=plan.attribute,
-            **({place.value: [] for place in MACHINE_PLACES} if plan.lists else {}),
+            **handed_in,
         )
         if itself:
             self.model = self.machine

@@ -101,7 +101,7 @@ class _RefusedError(Exception):
     """The model says no."""
 
 
-class LifecycleRules(RuleBasedStateMachine):
+class SessionRules(RuleBasedStateMachine):
     """Drives two managers over one store, and a model; a subclass says what they are opened on.
 
     Restarts are among the rules: a manager is closed, and another one takes its place, which finds

@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 from hypothesis import settings
-from rules import LifecycleRules
+from rules import SessionRules
 
 from session_fsm import SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore
 
 
-class MemoryRules(LifecycleRules):
+class MemoryRules(SessionRules):
     """Managers that share a store in memory."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class MemoryRules(LifecycleRules):
         return SessionManager(self._store, clock=clock)
 
 
-class SqliteRules(LifecycleRules):
+class SqliteRules(SessionRules):
     """Managers that each open the same file."""
 
     def __init__(self) -> None:

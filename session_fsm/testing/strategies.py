@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -80,15 +80,22 @@ def json_objects(*, max_leaves: int = 20) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(keys, values, max_size=5)
 
 
-def configs() -> st.SearchStrategy[SessionConfig]:
-    """Generate configurations, the limits of each field among them."""
+def configs(*, features: Iterable[str] = ()) -> st.SearchStrategy[SessionConfig]:
+    """Generate configurations, the limits of each field among them.
+
+    Args:
+        features: Features that are as likely as all others together, such as those which guards of
+            a lifecycle ask for.
+    """
+    known = tuple(features)
+    feature = session_ids() | st.sampled_from(known) if known else session_ids()
     small = st.integers(1, 3)
     return st.builds(
         SessionConfig,
         max_conversations=st.none() | small | st.integers(1, MAX_INTEGER),
         timeout_minutes=st.none() | small | st.integers(1, MAX_TIMEOUT_MINUTES),
         persistence_enabled=st.none() | st.booleans(),
-        features=st.lists(session_ids(), unique=True, max_size=3),
+        features=st.lists(feature, unique=True, max_size=3),
     )
 
 
@@ -101,30 +108,49 @@ def states(
     lifecycle: Lifecycle = SESSION_LIFECYCLE,
     *,
     status: str | None = None,
+    config: st.SearchStrategy[SessionConfig] | None = None,
+    metadata: st.SearchStrategy[Mapping[str, Any]] | None = None,
 ) -> SessionState:
     """Generate valid states of a lifecycle.
 
-    A state that is generated need not be one that its rows lead to.
+    A state that is generated need not be one that its rows lead to: `reachable_states` are.
 
     Args:
         draw: Given by Hypothesis.
         lifecycle: Whose statuses they are in, and which of those may hold tasks.
         status: The status that all are in; None: any.
+        config: How the sessions may be used; None: any way there is.
+        metadata: What they know; None: any JSON object.
+
+    Raises:
+        LifecycleError: There is no such status.
+
+    Example:
+        >>> from hypothesis import given, settings
+        >>> from session_fsm import explain
+        >>> @settings(max_examples=20, derandomize=True, database=None)
+        ... @given(states(status="idle"))
+        ... def test_no_task_begins_in_a_session_at_rest(state):
+        ...     assert explain(state, "begin_task", task_id="t").kind == "wrong_status"
+        >>> test_no_task_begins_in_a_session_at_rest()
     """
-    chosen = draw(st.sampled_from(lifecycle.statuses)) if status is None else status
-    config = draw(configs())
+    if status is not None:
+        chosen = lifecycle.status(status)
+    else:
+        chosen = draw(st.sampled_from(lifecycle.statuses))
+    limits = draw(configs() if config is None else config)
     created_at = as_utc(draw(instants(max_value=_LAST_CREATION)))
     age = draw(st.sampled_from((timedelta(0), timedelta(hours=1), _LONGEST_LIFE)))
     moments = st.timedeltas(timedelta(0), age) | st.just(timedelta(0)) | st.just(age)
-    most = config.max_conversations or 1
+    most = limits.max_conversations or 1
     counts = st.integers(0, 3) | st.sampled_from((most - 1, most)) | st.integers(0, MAX_INTEGER)
     tasks = st.lists(session_ids(), unique=True, max_size=3)
     return SessionState(
         session_id=draw(session_ids()),
         status=chosen,
-        config=config,
+        config=limits,
         llm_config=draw(json_objects(max_leaves=5)),
-        metadata=draw(json_objects(max_leaves=5)),
+        metadata=draw(json_objects(max_leaves=5) if metadata is None else metadata),
         created_at=created_at,
         updated_at=created_at + age,
         status_since=created_at + draw(moments),
