@@ -76,6 +76,9 @@ class Draft:
         if reason is not None:
             _check_reason(reason)
         after = self._machine.fire(trigger, at=self.at, **arguments)
+        if after.config.persistence_enabled is not before.config.persistence_enabled:
+            problem = "config.persistence_enabled: is chosen at creation and can't be changed"
+            raise StateInvalidError(problems=(problem,))
         row = self.lifecycle.find(trigger, before.status)
         moves = row is not None and row.target is not None
         step = Step(before=before, after=after, trigger=trigger, moves=moves, reason=reason)
@@ -252,9 +255,6 @@ class Update:
             # Not said, so not changed: no mapping has to repeat what can't be changed anyway.
             values["config"] = {"persistence_enabled": before, **config}
         draft.fire(trigger, reason=self.reason, **values)
-        if draft.state.config.persistence_enabled is not before:
-            problem = "config.persistence_enabled: is chosen at creation and can't be changed"
-            raise StateInvalidError(problems=(problem,))
 
 
 # --- ends ------------------------------------------------------------------------------------

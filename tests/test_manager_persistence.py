@@ -172,6 +172,14 @@ def test_manager_persistence_is_chosen_once(durable: SessionManager) -> None:
         assert durable.update(session_id, config=changed).state.config.timeout_minutes == 7
 
 
+def test_manager_persistence_can_not_be_fired_away(durable: SessionManager) -> None:
+    """No trigger changes where a session is kept, whichever verb fires it."""
+    before = durable.create("a", config=KEPT)
+    with pytest.raises(StateInvalidError, match="persistence_enabled: is chosen at creation"):
+        durable.fire("a", "update", config=PASSING)
+    assert durable.get("a") == before
+
+
 def test_manager_persistence_not_on_a_store_that_keeps_nothing() -> None:
     """On `memory://` nothing can be durable: asking for it is refused, and nothing is stored."""
     with SessionManager("memory://") as manager:
