@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import sys
 import threading
 import weakref
 from enum import Enum
@@ -215,6 +216,45 @@ def test_machine_fast_serves_threads_that_resolve_at_once() -> None:
         for thread in threads:
             thread.join(30)
         assert [model.state for model in models] == ["b"] * len(models)
+
+
+def test_machine_fast_threads_that_resolve_at_once_lose_no_change() -> None:
+    """What threads resolve at the same instant is all declared stale by the next change."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        missed = sum(_missed_after_a_race(triggers=8) for _ in range(150))
+    finally:
+        sys.setswitchinterval(interval)
+    assert missed == 0
+
+
+def _missed_after_a_race(*, triggers: int) -> int:
+    names = [f"go_{number}" for number in range(triggers)]
+    moves = [[name, "a", "b"] for name in names]
+    machine = FastMachine(
+        None, states=["a", "b"], initial=None, auto_transitions=False, transitions=moves
+    )
+    start = threading.Barrier(triggers)
+
+    def fire(name: str) -> None:
+        model = Model()
+        model.state = "a"
+        start.wait(10)
+        machine.events[name].trigger(model)
+
+    threads = [threading.Thread(target=fire, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    seen: list[str] = []
+    machine.get_state("b").on_enter = [lambda: seen.append("b")]
+    for name in names:
+        model = Model()
+        model.state = "a"
+        machine.events[name].trigger(model)
+    return triggers - len(seen)
 
 
 class Owner:

@@ -27,8 +27,8 @@ BREAKS = {
     "logger": [(" or _logs(_INFO)", "")],
     "machine overridden": [("and _plain(self, stock.Machine, _MACHINE)", "")],
     "event overridden": [("and _plain(self, stock.Event, _EVENT)", "")],
-    "no such state": [("            and name in machine.states\n", "")],
-    "no transition": [("            and name in self.transitions\n", "")],
+    "no such state": [("                and name in machine.states\n", "")],
+    "no transition": [("                and name in self.transitions\n", "")],
     # models
     "model with methods of its own": [
         ("if kind.__getattribute__ is not object.__getattribute__:", "if False:")

@@ -15,7 +15,8 @@ The general path, stock code without a change, is taken
 * by a machine with a queue, with `send_event` or with `prepare_event`;
 * by a machine, event, transition, condition or state with an overridden or a replaced method, and
   by a condition that is a name to be looked up;
-* by a model that keeps its state behind a property or a `__setattr__`, or is taken for several;
+* by a model that keeps its state behind a property or a `__setattr__`, or is taken for several,
+  which its type tells when the first model of it comes;
 * by all that comes after the conditions of a step to which a callback is attached;
 * by each step while the logger of transitions would write it down;
 * where the state is unknown, or has no transition for the trigger.
@@ -34,7 +35,13 @@ from typing import Any, Final
 
 from transitions import core as stock
 
-from .noticing import Noticing, NoticingList, NoticingStates, NoticingTransitions
+from .noticing import (
+    RESOLVING,
+    Noticing,
+    NoticingList,
+    NoticingStates,
+    NoticingTransitions,
+)
 
 _log: Final = logging.getLogger("transitions.core")
 _logs: Final = _log.isEnabledFor
@@ -356,21 +363,22 @@ class Event(Noticing, stock.Event):
 
     def resolve(self, state: str | Enum) -> Resolved | None:
         """Return what the trigger may do in a state; None where the general path must tell."""
-        machine = self.machine
-        name = state.name if isinstance(state, Enum) else state
-        if (
-            isinstance(machine, FastMachine)
-            and machine.is_short
-            and _plain(self, stock.Event, _EVENT)
-            and name in machine.states
-            and name in self.transitions
-        ):
+        with RESOLVING:
+            machine = self.machine
+            name = state.name if isinstance(state, Enum) else state
+            if not (
+                isinstance(machine, FastMachine)
+                and machine.is_short
+                and _plain(self, stock.Event, _EVENT)
+                and name in machine.states
+                and name in self.transitions
+            ):
+                return None
             # Owners are named here: a copy of a machine comes without any.
             machine.states.owner = machine
             self.transitions.own(self)
             found = self._moves[state] = Resolved(self, machine, machine.states[name])
             return found
-        return None
 
 
 class FastMachine(Noticing, stock.Machine):

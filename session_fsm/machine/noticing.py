@@ -8,11 +8,19 @@ owner when something in them is replaced. What is stale is resolved anew, never 
 from __future__ import annotations
 
 import functools
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 T = TypeVar("T")
+
+RESOLVING: Final = threading.RLock()
+"""Held while something is resolved, and while something is declared stale.
+
+One for all: what is resolved rests on several objects, and is remembered by each of them. No step
+takes it.
+"""
 
 
 class Resolvable(Protocol):
@@ -34,13 +42,15 @@ class Noticing:
 
     def remember(self, resolved: Resolvable) -> None:
         """Declare something stale at the next change."""
-        known = self.__dict__.get("_resolved", ())
-        self.__dict__["_resolved"] = [*(each for each in known if each.valid), resolved]
+        with RESOLVING:
+            known = self.__dict__.get("_resolved", ())
+            self.__dict__["_resolved"] = [*(each for each in known if each.valid), resolved]
 
     def forget(self) -> None:
         """Declare stale what was resolved so far."""
-        for resolved in self.__dict__.pop("_resolved", ()):
-            resolved.valid = False
+        with RESOLVING:
+            for resolved in self.__dict__.pop("_resolved", ()):
+                resolved.valid = False
 
 
 def _telling(*names: str) -> Callable[[type[T]], type[T]]:
