@@ -444,7 +444,11 @@ def test_reading_no_log_is_one_fault(
     assert len(log.rows) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n\r\n", gzip.compress(b""), b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n \n\r\n", gzip.compress(b""), b"\xef\xbb\xbf"],
+    ids=["nothing", "blank lines", "gzip", "byte order mark"],
+)
 def test_reading_empty_file_is_a_fault(tmp_path: Path, content: bytes) -> None:
     """A file without any line, packed or not, is reported as empty."""
     path = write(tmp_path / "log", content)
