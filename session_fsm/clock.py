@@ -6,6 +6,7 @@ Source: `Clock` as an interface with a public clock that jumps follows Trio.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import uuid
 from collections.abc import Callable
@@ -110,6 +111,12 @@ def _bounded(seconds: float) -> float:
 def random_id() -> str:
     """Return a new random id: a version 4 UUID in its usual form."""
     return str(uuid.uuid4())
+
+
+def numbered_ids(prefix: str) -> IdFactory:
+    """Return what makes ids of one prefix and a number; unique as far as the prefix is."""
+    numbers = itertools.count(1)
+    return lambda: f"{prefix}-{next(numbers)}"
 
 
 def as_utc(at: datetime) -> datetime:

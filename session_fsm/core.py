@@ -12,17 +12,15 @@ store after the call began: the revision protects writes, it does not protect re
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from .clock import Clock, IdFactory, random_id
-from .decisions import Decision, Draft, settle, work_of
+from .clock import Clock, IdFactory, numbered_ids
+from .decisions import Decision, Draft, settle, work_in, work_of
 from .errors import (
     ManagerClosedError,
     RevisionConflictError,
@@ -31,34 +29,41 @@ from .errors import (
     StoreUnavailableError,
 )
 from .explain import next_timed
-from .history import Sealed, Step, seal
+from .history import step_of
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .session import SessionEvent
-from .slots import Slot, Slots, Subscriber, Telling, call
+from .slots import Slot, Slots
 from .state import SessionState
-from .stores.abc import Commit, SessionStore, Stored, StoredStep, Work
-
-_being_told: ContextVar[bool] = ContextVar("being_told", default=False)
-"""Whether this thread is in a callback that is told of an event, of whichever manager."""
+from .stores.abc import Commit, SessionStore, Stored, StoredStep, Tail, Work, commit_of
+from .telling import Subscriber, Subscribers
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
 
 
-@attrs.frozen
 class Change:
     """What came of a decision.
 
     Attributes:
         state: The state of the session now.
         revision: Its revision now.
-        events: The steps that were made; empty if there was nothing to do.
+        steps: The steps that were made; empty if there was nothing to do.
     """
 
-    state: SessionState
-    revision: int
-    events: tuple[SessionEvent, ...] = ()
+    __slots__ = ("revision", "state", "steps")
+
+    def __init__(
+        self, state: SessionState, revision: int, steps: tuple[StoredStep, ...] = ()
+    ) -> None:
+        self.state = state
+        self.revision = revision
+        self.steps = steps
+
+    @property
+    def events(self) -> tuple[SessionEvent, ...]:
+        """The events of the steps."""
+        return tuple(step.sealed.event for step in self.steps)
 
 
 @attrs.define(eq=False)
@@ -80,7 +85,8 @@ class Core:
         clock: What tells the time.
         auto_idle: Whether the end of the last task puts a session to rest.
         owner_id: In whose name work is claimed.
-        new_operation_id: Makes random ids for commits.
+        new_operation_id: Makes ids for commits, of which none is ever used twice; None: numbers
+            behind the owner's id.
 
     Threads: safe. A session's lock is held while it is decided on and committed; no lock is held
     while anybody is told.
@@ -94,18 +100,19 @@ class Core:
         clock: Clock,
         auto_idle: bool,
         owner_id: str,
-        new_operation_id: IdFactory = random_id,
+        new_operation_id: IdFactory | None = None,
     ) -> None:
         self.store = store
         self.lifecycle = lifecycle
         self.clock = clock
         self.owner_id = owner_id
         self._auto_idle = auto_idle
-        self._new_operation_id = new_operation_id
+        self._endings = lifecycle.drains.union(lifecycle.final)
+        self._work_in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
+        self._new_operation_id = new_operation_id or numbered_ids(owner_id)
         self._slots = Slots(MAX_RECENT_SESSIONS)
         self._batch: _Batch | None = None
-        self._subscribers: dict[object, tuple[Subscriber, str | None]] = {}
-        self._subscribing = threading.Lock()
+        self._subscribers = Subscribers()
         self.closed = False
 
     # --- reading --------------------------------------------------------------------------
@@ -153,15 +160,7 @@ class Core:
             SessionExistsError: The id is in use.
         """
         self.check_open()
-        session_id = state.session_id
-        with self._using(session_id) as slot:
-            with self._locked(slot):
-                change: Change | None = None
-                while change is None:
-                    slot.machine = None
-                    change = self._create(slot, state, decision, claims)
-            self._tell(slot)
-        return change
+        return self._locked(state.session_id, self._create, state, decision, claims)
 
     def _create(
         self,
@@ -169,19 +168,20 @@ class Core:
         state: SessionState,
         decision: Decision | None,
         claims: tuple[Work, ...],
-    ) -> Change | None:
-        """Commit a new session; None if the id was used and purged meanwhile."""
-        revision, digest = self.store.tail(state.session_id)
-        machine = SessionMachine(state, self.lifecycle, revision=revision + 1)
-        draft = self._draft(machine, state.created_at)
-        draft.steps.append(Step(before=None, after=state, trigger=None, moves=False))
-        if decision is not None:
-            decision(draft)
-        try:
-            events = self._commit(slot, draft, machine, (revision, digest), claims, creates=True)
-        except RevisionConflictError:
-            return None
-        return Change(machine.state, machine.revision, events)
+    ) -> Change:
+        while True:
+            slot.machine = None
+            origin = self.store.tail(state.session_id)
+            machine = SessionMachine(state, self.lifecycle, revision=origin[0] + 1)
+            draft = self._draft(machine, state.created_at)
+            draft.steps.append(step_of(None, state, None, False, None))
+            if decision is not None:
+                decision(draft)
+            try:
+                steps = self._commit(slot, draft, machine, origin, claims)
+            except RevisionConflictError:
+                continue  # the id was used and purged meanwhile
+            return Change(machine.state, machine.revision, steps)
 
     def change(
         self,
@@ -211,14 +211,58 @@ class Core:
             StoreError: It could not be written; its operation id tells whether it landed.
         """
         self.check_open()
-        with self._using(session_id) as slot:
-            with self._locked(slot):
-                change = self._change(slot, session_id, decision, expected_revision, claims, at)
-                if change.events and self._waits_for_nobody(change.state):
-                    then = self._change(slot, session_id, settle, None, (), at)
-                    change = Change(then.state, then.revision, change.events + then.events)
-            self._tell(slot)
+        made = (decision, expected_revision, claims, at)
+        return self._locked(session_id, self._change_and_go_on, session_id, *made)
+
+    def _locked(self, session_id: str, work: Callable[..., Change], *arguments: Any) -> Change:
+        """Do something with the slot of a session, locked, then tell of what was committed."""
+        batch = None if self._batch is None else self._my_batch()
+        slots = self._slots if batch is None else batch.slots
+        me = threading.get_ident()
+        while True:
+            slot = slots.get(session_id)
+            if slot.holder == me:
+                raise RuntimeError("a decision on a session may not change that session itself")
+            with slot.lock:
+                if slot.gone:
+                    continue
+                slot.holder = me
+                try:
+                    change = work(slot, *arguments)
+                except BaseException:
+                    slot.machine = None
+                    raise
+                finally:
+                    slot.holder = None
+            if slot.outbox:
+                self._subscribers.tell(slot.outbox)
+            return change
+
+    def _change_and_go_on(
+        self,
+        slot: Slot,
+        session_id: str,
+        decision: Decision,
+        expected_revision: int | None,
+        claims: tuple[Work, ...],
+        at: datetime | None,
+    ) -> Change:
+        change = self._change(slot, session_id, decision, expected_revision, claims, at)
+        if change.state.status in self.lifecycle.drains and change.steps:
+            return self._go_on(slot, change, at)
         return change
+
+    def _go_on(self, slot: Slot, change: Change, at: datetime | None) -> Change:
+        """Go on with a session's way out if there is nobody left to wait for.
+
+        Its last step was decided while a worker ran, perhaps; letting go of one is no step, so the
+        revision has not told of it.
+        """
+        state = change.state
+        if state.active_tasks or Work("worker") in self.store.work_in(state.session_id):
+            return change
+        then = self._change(slot, state.session_id, settle, None, (), at)
+        return Change(then.state, then.revision, change.steps + then.steps)
 
     def _change(
         self,
@@ -262,67 +306,80 @@ class Core:
                 slot.machine = machine
                 return Change(machine.state, machine.revision)
             try:
-                origin = (before, slot.digest)
-                events = self._commit(slot, draft, machine, origin, claims, creates=False)
+                origin = (before, slot.tail)
+                steps = self._commit(slot, draft, machine, origin, claims)
             except RevisionConflictError:
                 if expected_revision is not None:
                     raise
                 continue
-            return Change(machine.state, machine.revision, events)
+            return Change(machine.state, machine.revision, steps)
 
     def _reload(self, slot: Slot, session_id: str) -> None:
         stored = self.read(session_id)
         slot.machine = SessionMachine(stored.state, self.lifecycle, revision=stored.revision)
-        slot.digest = stored.digest
+        slot.tail = stored.tail
 
     def _draft(self, machine: SessionMachine, at: datetime) -> Draft:
-        def work() -> tuple[Work, ...]:
-            return self.store.work_in(machine.state.session_id)
-
-        return Draft(machine, at=at, work=work, auto_idle=self._auto_idle)
+        return Draft(machine, at, self.store, self._auto_idle)
 
     def _commit(
         self,
         slot: Slot,
         draft: Draft,
         machine: SessionMachine,
-        origin: tuple[int, str],
+        origin: tuple[int, Tail],
         claims: tuple[Work, ...],
-        *,
-        creates: bool,
-    ) -> tuple[SessionEvent, ...]:
-        revision, digest = origin
-        sealed: list[Sealed] = []
-        steps: list[StoredStep] = []
-        for number, step in enumerate(draft.steps, revision + 1):
-            sealed.append(seal(step, revision=number, previous=digest))
-            digest = sealed[-1].event.digest
+    ) -> tuple[StoredStep, ...]:
+        expected, tail = origin
+        revision = expected
+        stored: list[StoredStep] = []
+        for step in draft.steps:
+            revision += 1
             timed = next_timed(step.after, self.lifecycle)
-            deadline = None if timed is None else timed[1]
-            steps.append(StoredStep(sealed=sealed[-1], state=step.after, deadline_at=deadline))
-        before = work_of(draft.steps[0].before, self.lifecycle)
-        after = work_of(machine.state, self.lifecycle)
-        commit = Commit(
-            session_id=machine.state.session_id,
-            operation_id=self._new_operation_id(),
-            owner_id=self.owner_id,
-            expected_revision=revision,
-            creates=creates,
-            steps=tuple(steps),
-            claims=tuple(sorted((after - before).union(claims), key=_by_name)),
-            releases=tuple(sorted((before - after) | draft.let_go, key=_by_name)),
-            stops_worker=self.is_ending(machine.state.status),
+            tail = StoredStep(step, revision, tail, None if timed is None else timed[1])
+            stored.append(tail)
+        steps = tuple(stored)
+        state = machine.state
+        before = draft.steps[0].before
+        ended, begun = self._work_changed(before, state)
+        if claims:
+            begun = begun.union(claims)
+        if draft.let_go:
+            ended = ended.union(draft.let_go)
+        commit = commit_of(
+            state.session_id,
+            self._new_operation_id(),
+            self.owner_id,
+            expected,
+            before is None,
+            steps,
+            _in_order(begun) if begun else (),
+            _in_order(ended) if ended else (),
+            state.status in self._endings,
         )
         self._write(commit)
-        slot.machine, slot.digest = machine, digest
-        events = tuple(each.event for each in sealed)
-        if (batch := self._my_batch()) is None:
-            for event in events:
-                slot.outbox.add(self._telling(event))
-        else:
+        slot.machine, slot.tail = machine, tail
+        if self._batch is not None and (batch := self._my_batch()) is not None:
             batch.touched[commit.session_id] = None
-            batch.events.extend(events)
-        return events
+            batch.events.extend(step.sealed.event for step in steps)
+        elif self._subscribers.any:
+            for each in steps:
+                self._subscribers.put(each.sealed.event, slot.outbox)
+        return steps
+
+    def _work_changed(
+        self, before: SessionState | None, after: SessionState
+    ) -> tuple[frozenset[Work], frozenset[Work]]:
+        """Return the work that a change ends, and the work that it begins."""
+        shown = self._work_in
+        if (
+            before is not None
+            and before.active_tasks is after.active_tasks
+            and shown[before.status] == shown[after.status]
+        ):
+            return _NONE, _NONE
+        old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
+        return old - new, new - old
 
     def _write(self, commit: Commit) -> None:
         """Write a commit; if its answer is lost, ask whether it landed."""
@@ -340,23 +397,12 @@ class Core:
 
     def _let_go(self, session_id: str, draft: Draft) -> int:
         """Let go of work without a step; returns the revision that the session has then."""
-        work = tuple(sorted(draft.let_go, key=_by_name))
-        self.store.release(session_id, work, self.owner_id)
+        self.store.release(session_id, _in_order(draft.let_go), self.owner_id)
         return self.read(session_id).revision
-
-    def _waits_for_nobody(self, state: SessionState) -> bool:
-        """Tell whether a session is on its way out with nobody left to wait for.
-
-        Its last step was decided while a worker ran, perhaps; letting go of one is no step, so the
-        revision has not told of it.
-        """
-        if state.status not in self.lifecycle.drains or state.active_tasks:
-            return False
-        return Work("worker") not in self.store.work_in(state.session_id)
 
     def is_ending(self, status: str) -> bool:
         """Tell whether a session in a status is on its way out, or at its end."""
-        return status in self.lifecycle.drains or status in self.lifecycle.final
+        return status in self._endings
 
     # --- batches --------------------------------------------------------------------------
 
@@ -386,14 +432,15 @@ class Core:
                 for slot in slots.values():
                     slot.wait_for_turn()
                 for event in batch.events:
-                    slots[event.session_id].outbox.add(self._telling(event))
+                    self._subscribers.put(event, slots[event.session_id].outbox)
                 held.close()
                 for event in batch.events:
-                    self._tell(slots[event.session_id], up_to=event.revision)
+                    outbox = slots[event.session_id].outbox
+                    self._subscribers.tell(outbox, up_to=event.revision)
             finally:
                 held.close()
                 for slot in slots.values():
-                    self._tell(slot)
+                    self._subscribers.tell(slot.outbox)
 
     @property
     def in_batch(self) -> bool:
@@ -404,50 +451,12 @@ class Core:
         batch = self._batch
         return batch if batch is not None and batch.thread == threading.get_ident() else None
 
-    def _using(self, session_id: str) -> Any:
-        batch = self._my_batch()
-        return (self._slots if batch is None else batch.slots).use(session_id)
-
-    @contextmanager
-    def _locked(self, slot: Slot) -> Iterator[None]:
-        me = threading.get_ident()
-        if slot.holder == me:
-            raise RuntimeError("a decision on a session may not change that session itself")
-        with slot.lock:
-            slot.holder = me
-            try:
-                yield
-            except BaseException:
-                slot.machine = None
-                raise
-            finally:
-                slot.holder = None
-
     # --- telling --------------------------------------------------------------------------
 
     def subscribe(self, callback: Subscriber, session_id: str | None) -> Callable[[], None]:
         """Tell a callback of every event committed here from now on; returns what ends that."""
         self.check_open()
-        if not callable(callback):
-            raise TypeError(f"a subscriber is called; {type(callback).__name__} can't be")
-        key = object()
-        with self._subscribing:
-            self._subscribers = {**self._subscribers, key: (callback, session_id)}
-
-        def unsubscribe() -> None:
-            with self._subscribing:
-                left = self._subscribers.items()
-                self._subscribers = {each: value for each, value in left if each is not key}
-
-        return unsubscribe
-
-    def _telling(self, event: SessionEvent) -> Telling:
-        keys = (
-            key
-            for key, (_, session_id) in self._subscribers.items()
-            if session_id is None or session_id == event.session_id
-        )
-        return Telling(event, deque(keys))
+        return self._subscribers.add(callback, session_id)
 
     def announce(self, event: SessionEvent) -> None:
         """Tell of an event that was not made by a change, such as a purge; in a batch."""
@@ -456,38 +465,9 @@ class Core:
         batch.touched[event.session_id] = None
         batch.events.append(event)
 
-    def _tell(self, slot: Slot, *, up_to: int | None = None) -> None:
-        """Tell of the events that were committed, in the order of their revisions.
 
-        A thread waits for another one that is telling of the same session, or has a batch to tell
-        of first, so that an event is told before its verb returns. A thread that is being told of
-        something itself never waits: two callbacks could wait for each other. It leaves its event
-        to the thread that is telling. If that is itself, it first lets the others know of what it
-        was told.
-        """
-        being_told = _being_told.get()
-        while (telling := slot.outbox.first()) is not None:
-            if up_to is not None and telling.event.revision > up_to:
-                return
-            if not slot.free.wait(0 if being_told else None):
-                return
-            if not slot.telling.acquire(blocking=not being_told):
-                return
-            told = _being_told.set(True)
-            try:
-                if slot.outbox.first() is telling and not slot.held:
-                    self._tell_everybody(telling)
-                    slot.outbox.done(telling)
-            finally:
-                _being_told.reset(told)
-                slot.telling.release()
-
-    def _tell_everybody(self, telling: Telling) -> None:
-        while telling.listeners:
-            subscriber = self._subscribers.get(telling.listeners.popleft())
-            if subscriber is not None:
-                call(subscriber[0], telling.event)
+_NONE: Final[frozenset[Work]] = frozenset()
 
 
-def _by_name(work: Work) -> tuple[str, str]:
-    return work.kind, work.item
+def _in_order(work: Collection[Work]) -> tuple[Work, ...]:
+    return tuple(sorted(work, key=lambda each: (each.kind, each.item)))

@@ -19,12 +19,12 @@ import attrs
 from .errors import StateInvalidError
 from .explain import explain, next_timed
 from .fields import MAX_ERROR_CHARACTERS
-from .history import Step
+from .history import Step, step_of
 from .jsonvalue import plain_text
 from .lifecycle import Lifecycle, Row
 from .machine import SessionMachine, trigger_to
 from .state import SessionState
-from .stores.abc import Work
+from .stores.abc import SessionStore, Work
 from .table import error_with
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Draft:
     Args:
         machine: Holds the session; moved by the steps. Of no use once a draft is thrown away.
         at: The instant of every step.
-        work: Returns all work in progress in the session, whoever answers for it.
+        store: Asked for the work in progress in the session, whoever answers for it.
         auto_idle: Whether the end of the last task puts the session to rest.
 
     Attributes:
@@ -44,16 +44,17 @@ class Draft:
         let_go: Work that is to be let go of beyond what the steps end.
     """
 
+    __slots__ = ("_machine", "_store", "at", "auto_idle", "let_go", "steps")
+
     def __init__(
         self,
         machine: SessionMachine,
-        *,
         at: datetime,
-        work: Callable[[], tuple[Work, ...]],
+        store: SessionStore,
         auto_idle: bool,
     ) -> None:
         self._machine = machine
-        self._work = work
+        self._store = store
         self.at = at
         self.auto_idle = auto_idle
         self.steps: list[Step] = []
@@ -71,18 +72,19 @@ class Draft:
 
     def fire(self, trigger: str, *, reason: str | None = None, **arguments: Any) -> None:
         """Make one step; errors as `SessionMachine.fire`."""
-        check_names(arguments)
-        before = self.state
+        if arguments:
+            check_names(arguments)
         if reason is not None:
             _check_reason(reason)
-        after = self._machine.fire(trigger, at=self.at, **arguments)
+        machine = self._machine
+        before = machine.state
+        after = machine.fire(trigger, at=self.at, **arguments)
         if after.config.persistence_enabled is not before.config.persistence_enabled:
             problem = "config.persistence_enabled: is chosen at creation and can't be changed"
             raise StateInvalidError(problems=(problem,))
-        row = self.lifecycle.find(trigger, before.status)
+        row = machine.lifecycle.find(trigger, before.status)
         moves = row is not None and row.target is not None
-        step = Step(before=before, after=after, trigger=trigger, moves=moves, reason=reason)
-        self.steps.append(step)
+        self.steps.append(step_of(before, after, trigger, moves, reason))
 
     def row(self, role: str) -> Row | None:
         """Return the row that plays a role in the present status, or None."""
@@ -95,7 +97,8 @@ class Draft:
 
     def has_worker(self) -> bool:
         """Tell whether anybody runs a worker for the session."""
-        return Work("worker") in set(self._work()) - self.let_go
+        worker = Work("worker")
+        return worker not in self.let_go and worker in self._store.work_in(self.state.session_id)
 
 
 Decision = Callable[[Draft], None]
@@ -144,7 +147,8 @@ def cause_in_words(cause: BaseException | str) -> str:
 
 def settle(draft: Draft) -> None:
     """Fire the next ending rows while the way out is open: no task and no worker is waited for."""
-    while draft.state.status in draft.lifecycle.drains:
+    drains = draft.lifecycle.drains
+    while draft.state.status in drains:
         [ending, *_] = draft.lifecycle.way_out(draft.state.status)
         if draft.state.active_tasks or draft.has_worker() or not draft.accepts(ending.trigger):
             return
@@ -159,15 +163,17 @@ def rest(draft: Draft) -> None:
 
 
 def _follow(draft: Draft, trigger: str) -> None:
-    if draft.auto_idle and trigger == draft.lifecycle.roles.get("end_task"):
+    lifecycle = draft.lifecycle
+    if draft.auto_idle and trigger == lifecycle.roles.get("end_task"):
         rest(draft)
-    settle(draft)
+    if draft.state.status in lifecycle.drains:
+        settle(draft)
 
 
 # --- verbs -----------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Fire:
     """Fire one trigger, and what follows from it."""
 
@@ -366,8 +372,11 @@ def work_of(state: SessionState | None, lifecycle: Lifecycle) -> frozenset[Work]
     if state is None:
         return frozenset()
     work = {Work("task", task) for task in state.active_tasks}
-    if state.status == lifecycle.initial and "activate" in lifecycle.roles:
-        work.add(Work("start"))
-    if state.status in lifecycle.drains:
-        work.add(Work("stop"))
-    return frozenset(work)
+    return work_in(state.status, lifecycle).union(work)
+
+
+def work_in(status: str, lifecycle: Lifecycle) -> frozenset[Work]:
+    """Return the work that a status itself shows to be in progress."""
+    if status == lifecycle.initial and "activate" in lifecycle.roles:
+        return frozenset({Work("start")})
+    return frozenset({Work("stop")} if status in lifecycle.drains else ())

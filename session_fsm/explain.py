@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from .errors import FailedGuard, GuardError, Refusal, RefusalKind, StateInvalidError
 from .fields import MAX_ID_CHARACTERS
@@ -263,11 +263,18 @@ def _next_timed(
 def _due(row: Row, state: SessionState, lifecycle: Lifecycle) -> datetime | None:
     """Return when a timed row fires by itself; None if its clock does not run."""
     assert row.deadline is not None
-    due = row.deadline.at(attempt(state, state.updated_at, {}, lifecycle), row.trigger)
-    if due is None:
-        return None
-    shown = attempt(state, due, {}, lifecycle)
-    return due if all(guard.passes(shown, row.trigger) for guard in row.guards) else None
+    shown = attempt_at(state, state.updated_at, _NOTHING, lifecycle.graces)
+    due = row.deadline.at(shown, row.trigger)
+    if due is None or not row.guards:
+        return due
+    shown = attempt_at(state, max(due, state.updated_at), _NOTHING, lifecycle.graces)
+    for guard in row.guards:
+        if not guard.passes(shown, row.trigger):
+            return None
+    return due
+
+
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def check_arguments(row: Row, arguments: Mapping[str, Any], *, complete: bool = True) -> None:

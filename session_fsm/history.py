@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from .clock import instant_text
+from .drafts import draft_class
 from .errors import DeserializationError, SchemaVersionError
 from .jsonvalue import JsonError, JsonObject, dump_json, frozen_json, parse_json, shown
 from .lifecycle import Lifecycle
@@ -46,6 +47,29 @@ class Step:
     trigger: str | None
     moves: bool
     reason: str | None = None
+
+
+_new = object.__new__
+_StepDraft = draft_class(Step)
+
+
+def step_of(
+    before: SessionState | None,
+    after: SessionState,
+    trigger: str | None,
+    moves: bool,
+    reason: str | None,
+) -> Step:
+    """Put together one step that was decided."""
+    draft = _new(_StepDraft)
+    draft.before = before
+    draft.after = after
+    draft.trigger = trigger
+    draft.moves = moves
+    draft.reason = reason
+    draft.__class__ = Step
+    step: Step = draft
+    return step
 
 
 @attrs.frozen

@@ -65,6 +65,9 @@ class Lifecycle:
         graces: Durations by name, as `timedelta` or seconds, for the deadlines of rows.
         name: How it is called in stores and diagrams.
 
+    Attributes:
+        drains: The statuses midway on a way out: entered by an ending row, not final.
+
     Raises:
         LifecycleError: A row names an unknown status; two rows share a trigger and a source; a
             status can't be reached, or has no way to a final one by unguarded or timed rows; a
@@ -80,9 +83,11 @@ class Lifecycle:
     final: tuple[str, ...] = attrs.field(default=None, converter=attrs.converters.optional(words))
     graces: Mapping[str, timedelta] = attrs.field(factory=dict, converter=_graces)
     name: str = "session"
+    drains: frozenset[str] = attrs.field(init=False, repr=False, eq=False)
     _members: dict[str, str] = attrs.field(init=False, repr=False)
     _by_key: dict[tuple[str, str], Row] = attrs.field(init=False, repr=False)
     _leaving: dict[str, tuple[Row, ...]] = attrs.field(init=False, repr=False)
+    _timed: dict[str, tuple[Row, ...]] = attrs.field(init=False, repr=False)
     _ways_out: dict[str, tuple[Row, ...]] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,6 +98,8 @@ class Lifecycle:
             named = {source for row in self.rows for source in _named(row)}
             keep(self, "final", tuple(word for word in self.statuses if word not in named))
         self._check_rows()
+        ends = {row.target for row in self.rows if row.ending and row.target is not None}
+        keep(self, "drains", frozenset(ends.difference(self.final)))
         by_key = {(row.trigger, source): row for row in self.rows for source in self.sources(row)}
         keep(self, "_by_key", by_key)
         keep(
@@ -103,6 +110,11 @@ class Lifecycle:
                 for status in self.statuses
             },
         )
+        timed = {
+            status: tuple(row for row in rows if row.deadline is not None)
+            for status, rows in self._leaving.items()
+        }
+        keep(self, "_timed", timed)
         self._check_tasks()
         self._check_reachable()
         keep(self, "_ways_out", {status: self._find_way_out(status) for status in self.statuses})
@@ -163,7 +175,7 @@ class Lifecycle:
 
     def timed(self, status: str) -> tuple[Row, ...]:
         """Return the rows that may fire by themselves in a status, in the table's order."""
-        return tuple(row for row in self.leaving(status) if row.deadline is not None)
+        return self._timed.get(status, ())
 
     def by_hand(self, source: str, target: str) -> Row | None:
         """Return the one hand-fired row between two statuses, or None.
@@ -202,12 +214,6 @@ class Lifecycle:
         if status not in self.final and not self._ways_out.get(status):
             raise self._error(f"no ending row leads out of {status!r}")
         return self._ways_out[status]
-
-    @property
-    def drains(self) -> frozenset[str]:
-        """The statuses midway on a way out: entered by an ending row, not final."""
-        targets = {row.target for row in self.rows if row.ending and row.target is not None}
-        return frozenset(targets.difference(self.final))
 
     @property
     def fingerprint(self) -> str:

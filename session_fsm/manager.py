@@ -95,7 +95,8 @@ class SessionManager(SessionReader):
             problem = f"the store holds sessions of {main.lifecycle.name!r} with other rows"
             raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
         self._main = main
-        self._span = SpanningStore(main)
+        # A store that keeps nothing needs no other one for what is not to be kept.
+        self._span: SessionStore = SpanningStore(main) if main.durable else main
         owner_id = random_id()
         try:
             self._span.enlist(owner_id)
@@ -467,7 +468,8 @@ class SessionManager(SessionReader):
         with ExitStack() as closing:
             if self._opened is not None:
                 closing.callback(self._opened.close)
-            closing.callback(self._span.close)
+            if self._span is not self._main:
+                closing.callback(self._span.close)
             closing.callback(self._span.dismiss, self._core.owner_id)
             self._workers.stop_all()
 

@@ -11,9 +11,9 @@ from .decisions import check_names
 from .errors import Refusal, SessionNotFoundError
 from .explain import explain, permitted
 from .fields import Problems, check_text
-from .session import Page, Session, SessionEvent
-from .slots import Subscriber
+from .session import Page, Session, SessionEvent, session_of
 from .stores.abc import Stored
+from .telling import Subscriber
 from .workers import Workers
 
 
@@ -156,5 +156,5 @@ class SessionReader:
         return self._core.subscribe(callback, session_id)
 
     def _session(self, found: Stored | Change) -> Session:
-        worker = self._workers.get(found.state.session_id)
-        return Session(found.state, found.revision, worker)
+        state = found.state
+        return session_of(state, found.revision, self._workers.get(state.session_id))

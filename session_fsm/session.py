@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
+from .drafts import draft_class
 from .jsonvalue import EMPTY_OBJECT, JsonObject
 from .state import SessionState
 
@@ -37,6 +38,21 @@ class Session:
     def status(self) -> str:
         """The status of the session."""
         return self.state.status
+
+
+_new = object.__new__
+_SessionDraft = draft_class(Session)
+
+
+def session_of(state: SessionState, revision: int, worker: Any) -> Session:
+    """Put together a session, as quickly as can be: every verb returns one."""
+    draft = _new(_SessionDraft)
+    draft.state = state
+    draft.revision = revision
+    draft.worker = worker
+    draft.__class__ = Session
+    session: Session = draft
+    return session
 
 
 @attrs.frozen(kw_only=True)

@@ -46,6 +46,8 @@ class Workers:
 
     def act(self, change: Change) -> Change:
         """Stop the worker of a session that is being ended, then go on with its way out."""
+        if not self._running:
+            return change
         session_id, status = change.state.session_id, change.state.status
         if session_id not in self._running or not self._core.is_ending(status):
             return change

@@ -44,6 +44,7 @@ from session_fsm.decisions import (
     work_of,
 )
 from session_fsm.explain import next_timed
+from session_fsm.stores import MemoryStore
 from session_fsm.stores.abc import Work
 from session_fsm.testing import states
 
@@ -71,8 +72,20 @@ def draft(
     lifecycle: Lifecycle = SESSION_LIFECYCLE,
 ) -> Draft:
     """Return a draft of a session."""
-    kept = tuple(work)
-    return Draft(SessionMachine(session, lifecycle), at=at, work=lambda: kept, auto_idle=auto_idle)
+    return Draft(SessionMachine(session, lifecycle), at, WorkIn(work), auto_idle)
+
+
+class WorkIn(MemoryStore):
+    """A store that tells of some work, and counts how often it was asked."""
+
+    def __init__(self, work: Iterable[Work]) -> None:
+        super().__init__()
+        self.work = tuple(work)
+        self.asked = 0
+
+    def work_in(self, session_id: str) -> tuple[Work, ...]:
+        self.asked += 1
+        return self.work
 
 
 def decided(decision: Decision, session: SessionState, **options: Any) -> list[str | None]:
@@ -114,18 +127,13 @@ def test_decisions_draft_that_is_refused_collects_nothing() -> None:
 
 def test_decisions_draft_asks_for_work_when_it_is_needed() -> None:
     """Whether a worker runs is asked at the time of the decision, less what was let go of."""
-    asked: list[int] = []
-
-    def work() -> tuple[Work, ...]:
-        asked.append(1)
-        return (WORKER,)
-
-    made = Draft(SessionMachine(state("terminating")), at=START, work=work, auto_idle=True)
-    assert asked == []
+    store = WorkIn([WORKER])
+    made = Draft(SessionMachine(state("terminating")), START, store, True)
+    assert store.asked == 0
     assert made.has_worker()
+    assert store.asked == 1
     made.let_go.add(WORKER)
     assert not made.has_worker()
-    assert len(asked) == 2
 
 
 # --- what follows by itself ------------------------------------------------------------------

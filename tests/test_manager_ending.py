@@ -256,7 +256,7 @@ def test_manager_ending_leaves_no_watcher(manager: SessionManager) -> None:
     manager.terminate("a")
     with pytest.raises(Exception, match="there is no session"):
         manager.terminate("b")
-    assert not manager._core._subscribers
+    assert not manager._core._subscribers.any
 
 
 def test_manager_ending_in_a_callback(manager: SessionManager) -> None:

@@ -217,7 +217,7 @@ def test_manager_verify_in_memory_finds(tmp_path: Path) -> None:
     live(manager)
     store = house.store()
     assert isinstance(store, HookedMemory)
-    del store._events["a"][3]
+    del store._lives["a"].history[3]
     report = manager.verify()
     assert not report.ok
     assert "session 'a'" in report.problems[0]

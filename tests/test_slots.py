@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from managing import START, await_event, begin, end
 
 from session_fsm import SessionMachine, SessionState
-from session_fsm.slots import Slot, Slots
+from session_fsm.slots import Slots
 
 
 def machine(session_id: str) -> SessionMachine:
@@ -19,63 +19,61 @@ def machine(session_id: str) -> SessionMachine:
 def test_slots_are_the_same_for_one_session() -> None:
     """Whoever asks for a session gets the slot that others have, and what it holds."""
     slots = Slots(4)
-    with slots.use("a") as first, slots.use("a") as second, slots.use("b") as other:
-        assert first is second
-        assert first is not other
-        first.machine = machine("a")
-        assert first.users == 2
-    with slots.use("a") as again:
-        assert again is first
-        assert again.machine is not None
-        assert again.users == 1
+    first = slots.get("a")
+    first.machine = machine("a")
+    assert slots.get("a") is first
+    assert slots.get("b") is not first
+    assert slots.get("a").machine is not None
+    assert not first.gone
 
 
 def test_slots_of_the_longest_unused_are_let_go_of() -> None:
     """Beyond the bound, the session that was used longest ago is forgotten."""
     slots = Slots(3)
-    kept = {}
-    for session_id in "abcadef":
-        with slots.use(session_id) as slot:
-            kept[session_id] = slot
+    kept = {session_id: slots.get(session_id) for session_id in "abcadef"}
     assert len(slots) == 3
+    assert [kept[each].gone for each in "abcdef"] == [True, True, True, False, False, False]
     for session_id, is_kept in (("d", True), ("e", True), ("f", True), ("a", False)):
-        with slots.use(session_id) as slot:
-            assert (slot is kept[session_id]) is is_kept
+        assert (slots.get(session_id) is kept[session_id]) is is_kept
 
 
 def test_slots_in_use_are_never_let_go_of() -> None:
-    """However many are in use at once, each stays the one slot of its session."""
+    """However many are locked at once, each stays the one slot of its session."""
     slots = Slots(2)
+    used = {str(number): slots.get(str(number)) for number in range(2)}
     with ExitStack() as stack:
-        used = {str(number): stack.enter_context(slots.use(str(number))) for number in range(10)}
+        for number in range(10):
+            slot = used[str(number)] = slots.get(str(number))
+            stack.enter_context(slot.lock)
         assert len(slots) == 10
         for session_id, slot in used.items():
-            with slots.use(session_id) as same:
-                assert same is slot
+            assert slots.get(session_id) is slot
+    slots.get("another")
     assert len(slots) == 2
 
 
-def test_slots_are_let_go_of_after_an_exception() -> None:
-    """An exception does not keep a slot in use."""
+def test_slots_with_something_to_tell_are_never_let_go_of() -> None:
+    """A session of which somebody is yet to be told keeps its slot, and so its order."""
     slots = Slots(1)
-    used: list[Slot] = []
-    for number in range(5):
-        with suppress(ZeroDivisionError), slots.use(str(number)) as slot:
-            used.append(slot)
-            raise ZeroDivisionError
-    assert [slot.users for slot in used] == [0] * 5
+    with slots.hold_back("ab") as held:
+        slots.get("c")
+        slots.get("d")
+        assert slots.get("a") is held["a"]
+        assert slots.get("b") is held["b"]
+        assert not held["a"].gone
+    slots.get("e")
     assert len(slots) == 1
+    assert held["a"].gone
 
 
 def test_slots_forget() -> None:
     """What is forgotten is read again; the lock stays the same, and nobody is made known by it."""
     slots = Slots(4)
-    with slots.use("a") as slot:
-        slot.machine = machine("a")
-        slots.forget("a")
-        assert slot.machine is None
-        with slots.use("a") as same:
-            assert same is slot
+    slot = slots.get("a")
+    slot.machine = machine("a")
+    slots.forget("a")
+    assert slot.machine is None
+    assert slots.get("a") is slot
     slots.forget("nobody")
     assert len(slots) == 1
 
@@ -86,7 +84,7 @@ def test_slots_do_not_wait_for_each_other() -> None:
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with slots.use("a") as slot, slot.lock:
+        with slots.get("a").lock:
             held.set()
             await_event(go_on)
 
@@ -96,10 +94,9 @@ def test_slots_do_not_wait_for_each_other() -> None:
     def others() -> list[str]:
         done = []
         for session_id in "bcde":
-            with slots.use(session_id) as slot, slot.lock:
+            with slots.get(session_id).lock:
                 done.append(session_id)
-        with slots.use("a") as slot:
-            assert slot.lock.locked()
+        assert slots.get("a").lock.locked()
         return done
 
     try:

@@ -40,7 +40,7 @@ class LosesEvent(MemoryStore):
     def commit(self, commit: Commit) -> None:
         super().commit(commit)
         if len(commit.steps) > 1 and not commit.creates:
-            del self._events[commit.session_id][-2]
+            del self._lives[commit.session_id].history[-2]
 
 
 class KeepsAnotherStatus(MemoryStore):
@@ -59,13 +59,12 @@ class KeepsOldState(MemoryStore):
     """Goes on showing the data that a session had before its last change."""
 
     def commit(self, commit: Commit) -> None:
-        before = self._records.get(commit.session_id)
+        before = self.load(commit.session_id)
         super().commit(commit)
-        after = self._records[commit.session_id].stored
-        if before is not None:
-            count = before.stored.state.conversation_count
-            state = after.state.derive({"conversation_count": count}, at=after.state.updated_at)
-            self._records[commit.session_id].stored = attrs.evolve(after, state=state)
+        life = self._lives[commit.session_id]
+        if before is not None and life.state is not None:
+            count = {"conversation_count": before.state.conversation_count}
+            life.state = life.state.derive(count, at=life.state.updated_at)
 
 
 class ForgetsDeadlines(MemoryStore):
@@ -114,7 +113,7 @@ class ForgetsRevisions(MemoryStore):
 
     def bury(self, session_id: str, revision: int, tombstone: Any) -> None:
         super().bury(session_id, revision, tombstone)
-        del self._events[session_id]
+        del self._lives[session_id]
 
 
 class ForgetsOwners(MemoryStore):

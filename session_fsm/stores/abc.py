@@ -18,7 +18,8 @@ from typing import Literal
 
 import attrs
 
-from ..history import Sealed
+from ..drafts import draft_class
+from ..history import Sealed, Step, seal
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
 from ..state import SessionState
@@ -39,6 +40,63 @@ class Work:
     item: str = ""
 
 
+class StoredStep:
+    """One step, ready to be written; it becomes an event with bytes when that is first asked for.
+
+    A store that keeps bytes asks at once. One that keeps objects need not, until somebody wants to
+    see the history.
+
+    Args:
+        step: What was decided.
+        revision: The revision that it leads to.
+        previous: What its event is chained to.
+        deadline_at: When the first timed row of its state fires; None if none will.
+
+    Threads: safe; whoever asks first makes the event, and two who do make equal ones.
+    """
+
+    __slots__ = ("_previous", "_sealed", "deadline_at", "revision", "step")
+
+    def __init__(
+        self, step: Step, revision: int, previous: Tail, deadline_at: datetime | None
+    ) -> None:
+        self.step = step
+        self.revision = revision
+        self.deadline_at = deadline_at
+        self._previous = previous
+        self._sealed: Sealed | None = None
+
+    @property
+    def state(self) -> SessionState:
+        """The state that the step leads to."""
+        return self.step.after
+
+    @property
+    def sealed(self) -> Sealed:
+        """The event and its bytes."""
+        if (sealed := self._sealed) is not None:
+            return sealed
+        # Not by recursion: a life may have any number of steps that nobody has asked for.
+        waiting = [self]
+        while isinstance(previous := waiting[-1]._previous, StoredStep) and not previous._sealed:
+            waiting.append(previous)
+        for each in reversed(waiting):
+            digest = digest_of(each._previous)
+            sealed = each._sealed = seal(each.step, revision=each.revision, previous=digest)
+            each._previous = digest  # the steps before it are not kept for its sake
+        assert sealed is not None
+        return sealed
+
+
+Tail = StoredStep | str
+"""What the next event of an id is chained to: the step before it, or that one's digest."""
+
+
+def digest_of(tail: Tail) -> str:
+    """Return the digest that the next event is chained to."""
+    return tail if isinstance(tail, str) else tail.sealed.event.digest
+
+
 @attrs.frozen
 class Stored:
     """A session as it is stored.
@@ -46,27 +104,17 @@ class Stored:
     Attributes:
         state: Its state.
         revision: The revision of its last event.
-        digest: The digest of its last event.
+        tail: What the next event is chained to.
     """
 
     state: SessionState
     revision: int
-    digest: str
+    tail: Tail = attrs.field(eq=digest_of, repr=digest_of)
 
-
-@attrs.frozen(kw_only=True)
-class StoredStep:
-    """One step, ready to be written.
-
-    Attributes:
-        sealed: The event and its bytes.
-        state: The state that the step leads to.
-        deadline_at: When the first timed row of that state fires; None if none will.
-    """
-
-    sealed: Sealed
-    state: SessionState
-    deadline_at: datetime | None
+    @property
+    def digest(self) -> str:
+        """The digest of its last event."""
+        return digest_of(self.tail)
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +145,38 @@ class Commit:
     releases: tuple[Work, ...] = ()
     stops_worker: bool = False
     origin: Sealed | None = None
+
+
+_new = object.__new__
+_CommitDraft = draft_class(Commit)
+
+
+def commit_of(
+    session_id: str,
+    operation_id: str,
+    owner_id: str,
+    expected_revision: int,
+    creates: bool,
+    steps: tuple[StoredStep, ...],
+    claims: tuple[Work, ...],
+    releases: tuple[Work, ...],
+    stops_worker: bool,
+) -> Commit:
+    """Put together a commit, as quickly as can be; there is one for each change."""
+    draft = _new(_CommitDraft)
+    draft.session_id = session_id
+    draft.operation_id = operation_id
+    draft.owner_id = owner_id
+    draft.expected_revision = expected_revision
+    draft.creates = creates
+    draft.steps = steps
+    draft.claims = claims
+    draft.releases = releases
+    draft.stops_worker = stops_worker
+    draft.origin = None
+    draft.__class__ = Commit
+    commit: Commit = draft
+    return commit
 
 
 @attrs.frozen

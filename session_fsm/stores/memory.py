@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import heapq
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import datetime
-from typing import Any
 
 import attrs
 
@@ -24,20 +23,59 @@ from ..errors import (
 from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
+from ..state import SessionState
 from ..table import SESSION_LIFECYCLE
-from .abc import Abandoned, Commit, SessionStore, Stored, Work, carried_over, ended_at, fired
-
-
-@attrs.define
-class _Record:
-    stored: Stored
-    deadline_at: datetime | None
+from .abc import (
+    Abandoned,
+    Commit,
+    SessionStore,
+    Stored,
+    StoredStep,
+    Work,
+    carried_over,
+    ended_at,
+    fired,
+)
+from .memory_indexes import DeadlineIndex, StatusIndex
 
 
 @attrs.define
 class _Claim:
     owner_id: str
     stop: bool = False
+
+
+class _Life:
+    """What is kept of one id.
+
+    Attributes:
+        state: Its state; None if it was purged, or was never there.
+        revision: The revision of its last event.
+        deadline_at: When its first timed row fires, or None.
+        history: Its events, oldest first: a tombstone, perhaps, then steps.
+        operations: The ids of the commits that made them.
+    """
+
+    __slots__ = ("deadline_at", "history", "operations", "revision", "state")
+
+    def __init__(self) -> None:
+        self.state: SessionState | None = None
+        self.revision = 0
+        self.deadline_at: datetime | None = None
+        self.history: list[Sealed | StoredStep] = []
+        self.operations: list[str] = []
+
+    @property
+    def stored(self) -> Stored | None:
+        if self.state is None:
+            return None
+        last = self.history[-1]
+        assert isinstance(last, StoredStep)
+        return Stored(self.state, self.revision, last)
+
+
+def _sealed(each: Sealed | StoredStep) -> Sealed:
+    return each.sealed if isinstance(each, StoredStep) else each
 
 
 class MemoryStore(SessionStore):
@@ -53,12 +91,9 @@ class MemoryStore(SessionStore):
     def __init__(self, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> None:
         self.lifecycle = lifecycle
         self._lock = threading.RLock()
-        self._records: dict[str, _Record] = {}
-        self._events: dict[str, list[Sealed]] = {}
-        self._operations: dict[str, list[str]] = {}
-        self._by_status: dict[str, dict[str, None]] = {}
-        self._sorted: dict[str, list[str]] = {}
-        self._deadlines: list[tuple[datetime, str]] = []
+        self._lives: dict[str, _Life] = {}
+        self._by_status = StatusIndex()
+        self._deadlines = DeadlineIndex(self._deadline_of)
         self._claims: dict[str, dict[Work, _Claim]] = {}
         self._owners: set[str] = set()
         self._marks: dict[str, bytes] = {}
@@ -68,47 +103,72 @@ class MemoryStore(SessionStore):
     @property
     def is_empty(self) -> bool:
         """Whether no session was ever created here; asked without waiting for a batch."""
-        return not self._events
+        return not self._lives
 
     # --- one session ----------------------------------------------------------------------
 
     def load(self, session_id: str) -> Stored | None:
         with self._open():
-            record = self._records.get(session_id)
-            return None if record is None else record.stored
+            life = self._lives.get(session_id)
+            return None if life is None else life.stored
 
     def tail(self, session_id: str) -> tuple[int, str]:
         with self._open():
-            events = self._events.get(session_id)
-            if not events:
+            life = self._lives.get(session_id)
+            if life is None:
                 return 0, NO_DIGEST
-            return events[-1].event.revision, events[-1].event.digest
+            return life.revision, _sealed(life.history[-1]).event.digest
 
     def commit(self, commit: Commit) -> None:
-        with self._open():
+        with self._lock:
+            if self._closed:
+                self.check_open()
             session_id = commit.session_id
-            record = self._records.get(session_id)
-            if commit.creates and record is not None:
-                raise SessionExistsError(session_id=session_id)
-            if not commit.creates and record is None:
+            life = self._lives.get(session_id)
+            if commit.creates:
+                life = self._begin(life, commit)
+            elif life is None or life.state is None:
                 raise SessionNotFoundError(session_id=session_id)
-            found, _ = self.tail(session_id)
-            if (origin := carried_over(commit, found)) is not None:
-                found = origin.event.revision
-            if found != commit.expected_revision:
+            elif life.revision != commit.expected_revision:
                 raise RevisionConflictError(
-                    session_id=session_id, expected=commit.expected_revision, found=found
+                    session_id=session_id, expected=commit.expected_revision, found=life.revision
                 )
-            self._remember(session_id)
-            if origin is not None:
-                self._events[session_id] = [origin]
-            self._events.setdefault(session_id, []).extend(step.sealed for step in commit.steps)
+            elif self._undo is not None:
+                self._remember(session_id)
             last = commit.steps[-1]
-            event = last.sealed.event
-            stored = Stored(last.state, event.revision, event.digest)
-            self._place(session_id, _Record(stored, last.deadline_at))
-            self._operations.setdefault(session_id, []).append(commit.operation_id)
-            self._claim(commit)
+            before, after = life.state, last.step.after
+            life.state = after
+            life.revision = last.revision
+            life.history += commit.steps
+            life.operations.append(commit.operation_id)
+            if before is None:
+                self._by_status.move(session_id, None, after.status)
+            elif before.status != after.status:
+                self._by_status.move(session_id, before.status, after.status)
+            if life.deadline_at != last.deadline_at:
+                life.deadline_at = last.deadline_at
+                self._deadlines.move(session_id)
+            if commit.claims or commit.releases or commit.stops_worker:
+                self._claim(commit)
+
+    def _begin(self, life: _Life | None, commit: Commit) -> _Life:
+        """Make room for a session that is created."""
+        session_id = commit.session_id
+        if life is not None and life.state is not None:
+            raise SessionExistsError(session_id=session_id)
+        found = 0 if life is None else life.revision
+        if (origin := carried_over(commit, found)) is not None:
+            found = origin.event.revision
+        if found != commit.expected_revision:
+            raise RevisionConflictError(
+                session_id=session_id, expected=commit.expected_revision, found=found
+            )
+        self._remember(session_id)
+        if life is None:
+            life = self._lives[session_id] = _Life()
+        if origin is not None:
+            life.history = [origin]
+        return life
 
     def _claim(self, commit: Commit) -> None:
         claims = self._claims.setdefault(commit.session_id, {})
@@ -124,74 +184,56 @@ class MemoryStore(SessionStore):
     def landed(self, operation_id: str) -> bool:
         with self._open():
             # Hardly ever asked here, where no answer is lost: not worth an index of its own.
-            return any(operation_id in made for made in self._operations.values())
+            return any(operation_id in life.operations for life in self._lives.values())
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
         with self._open():
-            sealed = self._events.get(session_id, ())
-            return tuple((each.body, each.event) for each in sealed)
+            life = self._lives.get(session_id)
+            history = [] if life is None else life.history.copy()
+        return tuple((sealed.body, sealed.event) for sealed in map(_sealed, history))
 
     # --- many sessions --------------------------------------------------------------------
 
     def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
         with self._open():
-            runs = []
-            for status in dict.fromkeys(statuses):
-                ids = self._ids_in(status)
-                start = 0 if after is None else bisect_right(ids, after)
-                runs.append(ids[start : start + limit])
+            runs = [
+                self._by_status.page(status, limit, after) for status in dict.fromkeys(statuses)
+            ]
             first = sorted(session_id for run in runs for session_id in run)[:limit]
-            return tuple(self._records[session_id].stored for session_id in first)
+            return tuple(self._stored(first))
 
-    def _ids_in(self, status: str) -> list[str]:
-        # Sorted when asked for, not on each move: a move must not cost by what is stored.
-        if status not in self._sorted:
-            self._sorted[status] = sorted(self._by_status.get(status, ()))
-        return self._sorted[status]
+    def _stored(self, session_ids: Iterable[str]) -> Iterator[Stored]:
+        for session_id in session_ids:
+            if (stored := self._lives[session_id].stored) is not None:
+                yield stored
 
     def counts(self) -> dict[str, int]:
         with self._open():
-            return {status: len(ids) for status, ids in self._by_status.items() if ids}
+            return self._by_status.counts()
 
     def traffic(self) -> dict[tuple[str, str], int]:
         with self._open():
-            return fired(each.event for sealed in self._events.values() for each in sealed)
+            lives = [life.history.copy() for life in self._lives.values()]
+        return fired(_sealed(each).event for history in lives for each in history)
 
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None
     ) -> tuple[tuple[datetime, str], ...]:
         with self._open():
-            found: list[tuple[datetime, str]] = []
-            kept: list[tuple[datetime, str]] = []
-            while len(found) < limit and (entry := self._first_deadline()) and entry[0] <= at:
-                heapq.heappop(self._deadlines)
-                if kept and kept[-1] == entry:
-                    continue
-                kept.append(entry)
-                if after is None or entry > after:
-                    found.append(entry)
-            for entry in kept:
-                heapq.heappush(self._deadlines, entry)
-            return tuple(found)
+            return self._deadlines.due(at, limit, after)
 
     def next_deadline(self) -> datetime | None:
         with self._open():
-            entry = self._first_deadline()
+            entry = self._deadlines.first()
             return None if entry is None else entry[0]
 
-    def _first_deadline(self) -> tuple[datetime, str] | None:
-        """Return the first entry that still holds; those that don't are dropped on the way."""
-        while self._deadlines:
-            entry = self._deadlines[0]
-            record = self._records.get(entry[1])
-            if record is not None and record.deadline_at == entry[0]:
-                return entry
-            heapq.heappop(self._deadlines)
-        return None
+    def _deadline_of(self, session_id: str) -> datetime | None:
+        life = self._lives.get(session_id)
+        return None if life is None else life.deadline_at
 
     def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
         with self._open():
-            behind = (each for each in self._events if after is None or each > after)
+            behind = (each for each in self._lives if after is None or each > after)
             return tuple(heapq.nsmallest(limit, behind))
 
     # --- work and its owners --------------------------------------------------------------
@@ -242,28 +284,28 @@ class MemoryStore(SessionStore):
     def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
         with self._open():
             ends = [
-                (end, session_id)
+                (end, stored.state.session_id, stored)
                 for status in self.lifecycle.final
-                for session_id in self._by_status.get(status, ())
-                if (end := ended_at(self._records[session_id].stored.state, self.lifecycle))
-                is not None
-                and end < before
+                for stored in self._stored(self._by_status.every(status))
+                if (end := ended_at(stored.state, self.lifecycle)) is not None and end < before
             ]
-            return tuple(self._records[each].stored for _, each in heapq.nsmallest(limit, ends))
+            return tuple(stored for _, _, stored in heapq.nsmallest(limit, ends, key=_end))
 
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         with self._open():
-            record = self._records.get(session_id)
-            if record is None:
+            life = self._lives.get(session_id)
+            if life is None or life.state is None:
                 raise SessionNotFoundError(session_id=session_id)
-            if record.stored.revision != revision:
+            if life.revision != revision:
                 raise RevisionConflictError(
-                    session_id=session_id, expected=revision, found=record.stored.revision
+                    session_id=session_id, expected=revision, found=life.revision
                 )
             self._remember(session_id)
-            self._place(session_id, None)
-            self._events[session_id] = [tombstone]
-            self._operations.pop(session_id, None)
+            self._by_status.move(session_id, life.state.status, None)
+            life.state = life.deadline_at = None
+            life.revision = tombstone.event.revision
+            life.history = [tombstone]
+            life.operations = []
             self._claims.pop(session_id, None)
 
     # --- the store itself -----------------------------------------------------------------
@@ -304,8 +346,8 @@ class MemoryStore(SessionStore):
         with self._open():
             return tuple(
                 f"session {session_id!r}: no event has its revision"
-                for session_id, record in self._records.items()
-                if self.tail(session_id)[0] != record.stored.revision
+                for session_id, life in self._lives.items()
+                if _sealed(life.history[-1]).event.revision != life.revision
             )
 
     def check_open(self) -> None:
@@ -329,52 +371,37 @@ class MemoryStore(SessionStore):
             self.check_open()
             yield
 
-    def _place(self, session_id: str, record: _Record | None) -> None:
-        """Put a record in the place of another one, in every index."""
-        before = self._records.get(session_id)
-        old = None if before is None else before.stored.state.status
-        new = None if record is None else record.stored.state.status
-        if old is not None and old != new:
-            del self._by_status[old][session_id]
-            self._sorted.pop(old, None)
-        if new is not None and old != new:
-            self._by_status.setdefault(new, {})[session_id] = None
-            self._sorted.pop(new, None)
-        if record is None:
-            self._records.pop(session_id, None)
-            return
-        self._records[session_id] = record
-        if record.deadline_at is not None:
-            heapq.heappush(self._deadlines, (record.deadline_at, session_id))
-            if len(self._deadlines) > 64 + 2 * len(self._records):
-                # Most entries are stale by now: build the heap from what still holds.
-                self._deadlines = [
-                    (each.deadline_at, key)
-                    for key, each in self._records.items()
-                    if each.deadline_at is not None
-                ]
-                heapq.heapify(self._deadlines)
-
     def _remember(self, session_id: str) -> None:
         """Note how a session was, for a batch that may be undone."""
         if self._undo is None:
             return
-        record = self._records.get(session_id)
-        kept: dict[str, Any] = {
-            "_events": list(self._events.get(session_id, ())),
-            "_operations": list(self._operations.get(session_id, ())),
-            "_claims": {
-                work: attrs.evolve(claim)
-                for work, claim in self._claims.get(session_id, {}).items()
-            },
+        life = copy(self._lives.get(session_id))
+        if life is not None:
+            life.history = life.history.copy()
+            life.operations = life.operations.copy()
+        claims = {
+            work: attrs.evolve(claim) for work, claim in self._claims.get(session_id, {}).items()
         }
 
         def undo() -> None:
-            self._place(session_id, record)
-            for name, value in kept.items():
-                if value:
-                    getattr(self, name)[session_id] = value
-                else:
-                    getattr(self, name).pop(session_id, None)
+            now = self._lives.get(session_id)
+            self._by_status.move(session_id, _status(now), _status(life))
+            if life is None:
+                self._lives.pop(session_id, None)
+            else:
+                self._lives[session_id] = life
+                self._deadlines.move(session_id)
+            if claims:
+                self._claims[session_id] = claims
+            else:
+                self._claims.pop(session_id, None)
 
         self._undo.append(undo)
+
+
+def _status(life: _Life | None) -> str | None:
+    return None if life is None or life.state is None else life.state.status
+
+
+def _end(entry: tuple[datetime, str, Stored]) -> tuple[datetime, str]:
+    return entry[:2]

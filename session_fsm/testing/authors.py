@@ -9,12 +9,12 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ..explain import next_timed
-from ..history import Sealed, Step, seal, tombstone
+from ..history import Sealed, Step, tombstone
 from ..lifecycle import Lifecycle
 from ..machine import SessionMachine
 from ..serialization import dumps
 from ..state import SessionConfig, SessionState
-from ..stores.abc import Commit, SessionStore, Stored, StoredStep, Work, all_ids
+from ..stores.abc import Commit, SessionStore, Stored, StoredStep, Tail, Work, all_ids
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """When the sessions of an author are created."""
@@ -97,7 +97,7 @@ class Author:
             owner_id=self.name,
             expected_revision=revision,
             creates=stored is None,
-            steps=tuple(sealed_steps(steps, revision, digest, lifecycle)),
+            steps=tuple(stored_steps(steps, revision, digest, lifecycle)),
             claims=tuple(claims),
             releases=tuple(releases),
             stops_worker=stops_worker,
@@ -118,17 +118,14 @@ class Author:
         return sealed
 
 
-def sealed_steps(
-    steps: Iterable[Step], revision: int, digest: str, lifecycle: Lifecycle
+def stored_steps(
+    steps: Iterable[Step], revision: int, tail: Tail, lifecycle: Lifecycle
 ) -> Iterator[StoredStep]:
-    """Yield steps as they are stored, behind an event with this revision and digest."""
+    """Yield steps as they are stored, behind an event with this revision."""
     for number, step in enumerate(steps, revision + 1):
-        sealed = seal(step, revision=number, previous=digest)
-        digest = sealed.event.digest
         timed = next_timed(step.after, lifecycle)
-        yield StoredStep(
-            sealed=sealed, state=step.after, deadline_at=None if timed is None else timed[1]
-        )
+        tail = StoredStep(step, number, tail, None if timed is None else timed[1])
+        yield tail
 
 
 def grave(stored: Stored) -> Sealed:
