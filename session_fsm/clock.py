@@ -144,4 +144,6 @@ def as_utc(at: datetime) -> datetime:
 
 def instant_text(at: datetime) -> str:
     """Return an instant as stored and printed: ISO 8601, UTC, microseconds, `Z`."""
-    return f"{as_utc(at).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    if type(at) is not datetime or at.tzinfo is not UTC:
+        at = as_utc(at)
+    return f"{at.isoformat(timespec='microseconds')[:-6]}Z"  # in the place of +00:00

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import attrs
@@ -51,6 +52,7 @@ class Step:
 
 _new = object.__new__
 _StepDraft = draft_class(Step)
+_EventDraft = draft_class(SessionEvent)
 
 
 def step_of(
@@ -85,33 +87,36 @@ def seal(step: Step, *, revision: int, previous: str) -> Sealed:
     before, after = step.before, step.after
     kind: EventKind
     if before is None:
-        kind = "created"
+        kind, source = "created", None
         changes = {name: wire_value(name, getattr(after, name)) for name in STATE_FIELDS}
-        source = None
     else:
-        kind = "moved" if step.moves else "changed"
-        source = before.status
-        changes = {
-            name: wire_value(name, value)
-            for name in STATE_FIELDS
-            if name not in _DERIVED
-            and (value := getattr(after, name)) is not (old := getattr(before, name))
-            and (value != old or _reads_otherwise(value, old))
-        }
-    return _sealed(
-        SessionEvent(
-            session_id=after.session_id,
-            revision=revision,
-            kind=kind,
-            trigger=step.trigger,
-            source=source,
-            target=after.status,
-            at=after.updated_at,
-            reason=step.reason,
-            changes=frozen_json(changes),
-        ),
-        previous,
-    )
+        kind, source = "moved" if step.moves else "changed", before.status
+        changes = _changed(before, after)
+    draft = _new(_EventDraft)
+    draft.session_id = after.session_id
+    draft.revision = revision
+    draft.kind = kind
+    draft.trigger = step.trigger
+    draft.source = source
+    draft.target = after.status
+    draft.at = after.updated_at
+    draft.reason = step.reason
+    draft.changes = frozen_json(changes)
+    draft.digest = ""
+    return _sealed(draft, previous)
+
+
+_COMPARED: Final = tuple(name for name in STATE_FIELDS if name not in _DERIVED)
+_compared = attrgetter(*_COMPARED)
+
+
+def _changed(before: SessionState, after: SessionState) -> dict[str, Any]:
+    """Return the fields that have another value, as they are written."""
+    return {
+        name: wire_value(name, value)
+        for name, value, old in zip(_COMPARED, _compared(after), _compared(before), strict=True)
+        if value is not old and (value != old or _reads_otherwise(value, old))
+    }
 
 
 def _reads_otherwise(value: Any, old: Any) -> bool:
@@ -121,24 +126,25 @@ def _reads_otherwise(value: Any, old: Any) -> bool:
 
 def tombstone(state: SessionState, *, revision: int, previous: str, at: datetime) -> Sealed:
     """Return the one event that is left of a purged session; it keeps the last digest."""
-    return _sealed(
-        SessionEvent(
-            session_id=state.session_id,
-            revision=revision,
-            kind="purged",
-            trigger=None,
-            source=state.status,
-            target=state.status,
-            at=at,
-            changes=JsonObject({"last_digest": previous}),
-        ),
-        previous,
-    )
+    draft = _new(_EventDraft)
+    draft.session_id = state.session_id
+    draft.revision = revision
+    draft.kind = "purged"
+    draft.trigger = None
+    draft.source = draft.target = state.status
+    draft.at = at
+    draft.reason = None
+    draft.changes = JsonObject({"last_digest": previous})
+    draft.digest = ""
+    return _sealed(draft, previous)
 
 
-def _sealed(event: SessionEvent, previous: str) -> Sealed:
+def _sealed(event: Any, previous: str) -> Sealed:
+    """Finish the draft of an event: its digest covers its bytes."""
     body = encode(event)
-    return Sealed(attrs.evolve(event, digest=chained(previous, body)), body)
+    event.digest = chained(previous, body)
+    event.__class__ = SessionEvent
+    return Sealed(event, body)
 
 
 def chained(previous: str, body: bytes) -> str:
