@@ -48,7 +48,7 @@ ORDER = (
     "history",
     "stores.abc",
     "stores.memory_indexes",
-    "stores.memory stores.owners stores.sqlite_schema stores.sqlite_traffic",
+    "stores.memory stores.owners stores.sqlite_file stores.sqlite_schema stores.sqlite_traffic",
     "stores.sqlite_connection",
     "stores.sqlite stores.spanning",
     "stores",
