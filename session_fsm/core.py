@@ -236,6 +236,7 @@ class Core:
                     slot.holder = None
             if slot.outbox:
                 self._subscribers.tell(slot.outbox)
+            slots.trim()
             return change
 
     def _change_and_go_on(
@@ -389,7 +390,7 @@ class Core:
             if fault.operation_id is None:
                 raise
             try:
-                landed = self.store.landed(commit.operation_id)
+                landed = self.store.landed(commit.session_id, commit.operation_id)
             except StoreError:
                 raise fault from None
             if not landed:

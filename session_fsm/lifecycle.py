@@ -110,10 +110,8 @@ class Lifecycle:
                 for status in self.statuses
             },
         )
-        timed = {
-            status: tuple(row for row in rows if row.deadline is not None)
-            for status, rows in self._leaving.items()
-        }
+        leaving = self._leaving.items()
+        timed = {word: tuple(row for row in rows if row.deadline) for word, rows in leaving}
         keep(self, "_timed", timed)
         self._check_tasks()
         self._check_reachable()

@@ -68,18 +68,24 @@ class Slots:
             with self._lock:
                 slot = slots.get(session_id)
                 if slot is None:
-                    self._make_room()
+                    self._make_room(self._most - 1)
                     slot = slots[session_id] = Slot()
             return slot
         with suppress(KeyError):  # it was let go of just now
             slots.move_to_end(session_id)
         return slot
 
-    def _make_room(self) -> None:
+    def trim(self) -> None:
+        """Let go of slots that were kept beyond the bound because they were in use."""
+        if len(self._slots) > self._most:
+            with self._lock:
+                self._make_room(self._most)
+
+    def _make_room(self, most: int) -> None:
         """Let go of the slots that were used longest ago and that nobody uses; holds the lock."""
         # Those in use go to the other end: nobody is looked at twice.
         for _ in range(len(self._slots)):
-            if len(self._slots) < self._most:
+            if len(self._slots) <= most:
                 return
             session_id, slot = self._slots.popitem(last=False)
             if slot.lock.acquire(blocking=False):

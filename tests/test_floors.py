@@ -48,7 +48,8 @@ ORDER = (
     "history",
     "stores.abc",
     "stores.memory_indexes",
-    "stores.memory stores.owners stores.sqlite_file stores.sqlite_schema stores.sqlite_traffic",
+    "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
+    "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection",
     "stores.sqlite stores.spanning",
     "stores",
@@ -108,6 +109,7 @@ Modules of one package that build on each other have names of their own here, wi
 SOLE_IMPORTERS = {
     "transitions": r"session_fsm\.machine(\..*)?",
     "cattrs": r"session_fsm\.serialization(\..*)?",
+    "sortedcontainers": r"session_fsm\.stores\.memory_indexes",
     "sqlite3": r"session_fsm\.(stores\.sqlite.*|certify\.database)",
     "typer": r"session_fsm\.cli(\..*)?",
     "rich": r"session_fsm\.cli(\..*)?",

@@ -361,7 +361,7 @@ def test_manager_concurrency_fate_that_nobody_knows(house: House) -> None:
         operations.append(commit.operation_id)
         lost(commit)
 
-    def dead(_: object) -> None:
+    def dead(*_: object) -> None:
         raise StoreUnavailableError(problem="still dead")
 
     store.after["commit"] = once(lose)
@@ -370,7 +370,7 @@ def test_manager_concurrency_fate_that_nobody_knows(house: House) -> None:
         manager.update("a", metadata=one_more)
     assert caught.value.operation_id == operations[0]
     store.before.clear()
-    assert store.landed(operations[0])
+    assert store.landed("a", operations[0])
     # It had landed: whoever goes on does so from there.
     assert manager.update("a", metadata=one_more).state.metadata == {"count": 2}
     assert manager.verify().ok

@@ -170,7 +170,10 @@ def _insert_between(raw: sqlite3.Connection) -> None:
         (_edit_event(5, lambda event: event.update(format=9)), "9"),
         (_run("DELETE FROM session_event WHERE session_id = 'a' AND revision = 4"), "revision 3"),
         (_run("DELETE FROM session_event WHERE session_id = 'a' AND revision = 1"), "revision 0"),
-        (_run("DELETE FROM session_event WHERE session_id = 'a'"), "no event"),
+        (_run("DELETE FROM session_event WHERE session_id = 'a'"), "no living session"),
+        (_run("DELETE FROM session_event WHERE session_id = 'a' AND revision = 6"), "revision 6"),
+        (_run("UPDATE session SET revision = 99 WHERE session_id = 'a'"), "revision 99"),
+        (_run("UPDATE session SET digest = 'x' WHERE session_id = 'a'"), "revision 6"),
         (
             _run("UPDATE session_event SET digest = 'x' WHERE session_id = 'a' AND revision = 3"),
             "digest",

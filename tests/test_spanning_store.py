@@ -151,8 +151,8 @@ def test_spanning_store_knows_every_operation(
 ) -> None:
     """Whether a commit landed is known, wherever it did."""
     commits = [author.write("d", "activate"), author.write("p", "activate")]
-    assert [store.landed(each.operation_id) for each in commits] == [True, True]
-    assert [main.landed(each.operation_id) for each in commits] == [True, False]
+    assert [store.landed(each.session_id, each.operation_id) for each in commits] == [True, True]
+    assert [main.landed(each.session_id, each.operation_id) for each in commits] == [True, False]
 
 
 # --- both together -------------------------------------------------------------------------------

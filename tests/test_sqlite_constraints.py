@@ -128,7 +128,9 @@ def test_sqlite_constraints_keep_a_lifecycle_to_its_own_moves(
             sql.execute(frog.format("terminating"))
         sql.execute(frog.format("terminated"))
         with pytest.raises(sqlite3.IntegrityError, match="begins in the initial status"):
-            sql.execute("INSERT INTO session VALUES ('toad', 'leaping', 1, 'idle', NULL, NULL, '')")
+            sql.execute(
+                "INSERT INTO session VALUES ('toad', 'leaping', 1, 'idle', NULL, NULL, '', '')"
+            )
 
 
 # --- what a session keeps ------------------------------------------------------------------------
@@ -177,7 +179,7 @@ def test_sqlite_constraints_keep_what_is_final(sql: sqlite3.Connection) -> None:
 
 # --- beginnings ----------------------------------------------------------------------------------
 
-INSERT = "INSERT {}INTO session VALUES ('{}', '{}', 1, '{}', NULL, NULL, '{{}}')"
+INSERT = "INSERT {}INTO session VALUES ('{}', '{}', 1, '{}', NULL, NULL, '{{}}', '')"
 
 
 @pytest.mark.parametrize("status", [*WORDS, "asleep", ""])
@@ -206,8 +208,8 @@ def test_sqlite_constraints_let_nothing_take_the_place_of_a_session(
     """No insert over an id that is there, or over its row, removes or changes the session."""
     refused(sql, INSERT.format(kind, existing, "session", "initializing"), "the session exi")
     row = (
-        f"INSERT {kind}INTO session (rowid, session_id, lifecycle, revision, status, state)"
-        " SELECT rowid, 'new', 'session', 1, 'initializing', '{}'"
+        f"INSERT {kind}INTO session (rowid, session_id, lifecycle, revision, status, state,"
+        " digest) SELECT rowid, 'new', 'session', 1, 'initializing', '{}', ''"
         f" FROM session WHERE session_id = '{existing}'"
     )
     refused(sql, row, "the session exists")
@@ -231,6 +233,8 @@ def test_sqlite_constraints_let_only_what_has_ended_go(
     refused(sql, events, "the events of a session stay with it")
     if status in map(str, SESSION_LIFECYCLE.final):
         assert sql.execute(delete).rowcount == 1
+        refused(sql, events, "the newest event stays")
+        Author(store).write("newer")
         assert sql.execute(events).rowcount == 2
         assert store.check() == ()
     else:

@@ -218,7 +218,7 @@ def test_rules_find_a_clock_that_is_wrong(wrong: Callable[[Clock], Clock]) -> No
         "session_fsm.decisions.rest",
         "session_fsm.decisions.drop_tasks",
         "session_fsm.decisions.work_of",
-        "session_fsm.core.Core._tell",
+        "session_fsm.telling.Subscribers.tell",
     ],
 )
 def test_rules_find_what_is_not_done(what: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,13 @@ from ..stores.sqlite import SqliteStore
 from .findings import Claim, Findings
 
 _INSERT = (
-    "INSERT INTO session (session_id, lifecycle, revision, status, state) VALUES (?, ?, ?, ?, '{}')"
+    "INSERT INTO session (session_id, lifecycle, revision, status, state, digest)"
+    " VALUES (?, ?, ?, ?, '{}', '')"
 )
 _UPSERT = f"{_INSERT} ON CONFLICT DO UPDATE SET status = ?, revision = revision + 1"
 _TAKE_ROW = (
-    "INSERT INTO session (rowid, session_id, lifecycle, revision, status, state)"
-    " SELECT rowid, ?, ?, 1, ?, '{}' FROM session WHERE session_id = ?"
+    "INSERT INTO session (rowid, session_id, lifecycle, revision, status, state, digest)"
+    " SELECT rowid, ?, ?, 1, ?, '{}', '' FROM session WHERE session_id = ?"
 )
 _MOVE_ALL = "UPDATE session SET status = ?, revision = revision + 1"
 _MOVE = f"{_MOVE_ALL} WHERE session_id = ?"

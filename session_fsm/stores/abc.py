@@ -240,8 +240,8 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    def landed(self, operation_id: str) -> bool:
-        """Tell whether a commit with this operation id was made."""
+    def landed(self, session_id: str, operation_id: str) -> bool:
+        """Tell whether a commit of a session with this operation id was made."""
 
     @abstractmethod
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:

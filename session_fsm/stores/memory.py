@@ -181,10 +181,10 @@ class MemoryStore(SessionStore):
         if not claims:
             del self._claims[commit.session_id]
 
-    def landed(self, operation_id: str) -> bool:
+    def landed(self, session_id: str, operation_id: str) -> bool:
         with self._open():
-            # Hardly ever asked here, where no answer is lost: not worth an index of its own.
-            return any(operation_id in life.operations for life in self._lives.values())
+            life = self._lives.get(session_id)
+            return life is not None and operation_id in life.operations
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
         with self._open():

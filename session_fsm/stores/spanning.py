@@ -83,8 +83,8 @@ class SpanningStore(SessionStore):
         history = self.history(session_id)
         return Sealed(history[-1][1], history[-1][0]) if history else None
 
-    def landed(self, operation_id: str) -> bool:
-        return any(store.landed(operation_id) for store in self._used())
+    def landed(self, session_id: str, operation_id: str) -> bool:
+        return any(store.landed(session_id, operation_id) for store in self._used())
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
         # Where its last life is, or was, is all that is left of those before.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -17,12 +16,11 @@ from ..errors import (
     LifecycleError,
     RevisionConflictError,
     SchemaVersionError,
-    SessionExistsError,
     SessionNotFoundError,
 )
-from ..history import NO_DIGEST, Sealed, decode
+from ..history import Sealed, decode
 from ..lifecycle import Lifecycle
-from ..serialization import FORMAT, dumps, loads, newer_format, parse_instant
+from ..serialization import FORMAT, loads, newer_format, parse_instant
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
 from .abc import (
@@ -30,13 +28,11 @@ from .abc import (
     Commit,
     SessionStore,
     Stored,
-    StoredStep,
     Work,
     WorkKind,
-    carried_over,
-    ended_at,
 )
 from .owners import OwnerLocks
+from .sqlite_commit import PreparedCommit, key, leave_only, tail_of
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
 from .sqlite_schema import rule_problems, schema_problems
 from .sqlite_traffic import traffic_of
@@ -45,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 _LOAD = """
 SELECT session.session_id, CAST(session.state AS BLOB), session.revision, session.lifecycle,
-    session.status, event.digest
-FROM session LEFT JOIN session_event AS event USING (session_id, revision)
+    session.status, session.digest
+FROM session
 """
 _KINDS: dict[str, WorkKind] = {
     "task": "task",
@@ -100,10 +96,10 @@ class SqliteStore(SessionStore):
 
     def load(self, session_id: str) -> Stored | None:
         with self._connections.reading() as reader:
-            row = reader.execute(f"{_LOAD} WHERE session_id = ?", (_key(session_id),)).fetchone()
+            row = reader.execute(f"{_LOAD} WHERE session_id = ?", (key(session_id),)).fetchone()
         return None if row is None else self._stored(row)
 
-    def _stored(self, row: tuple[str, bytes, int, str, str, str | None]) -> Stored:
+    def _stored(self, row: tuple[str, bytes, int, str, str, str]) -> Stored:
         session_id, text, revision, lifecycle, status, digest = row
         if lifecycle != self.lifecycle.name:
             problem = f"session {session_id!r} runs in the lifecycle {lifecycle!r}"
@@ -117,9 +113,6 @@ class SqliteStore(SessionStore):
                     found=f"{number} of {record}", supported=str(FORMAT)
                 ) from fault
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
-        if digest is None:
-            problem = f"no event has its revision {revision}"
-            raise CorruptRecordError(record=record, problems=(problem,))
         if state.session_id != session_id:
             problem = f"holds the state of {state.session_id!r}"
             raise CorruptRecordError(record=record, problems=(problem,))
@@ -130,84 +123,23 @@ class SqliteStore(SessionStore):
 
     def tail(self, session_id: str) -> tuple[int, str]:
         with self._connections.reading() as reader:
-            return _tail(reader, session_id)
+            return tail_of(reader, session_id)
 
     def commit(self, commit: Commit) -> None:
-        with self._connections.writing(commit.operation_id) as writer:
-            self._begin_at_expected(writer, commit)
-            for index, step in enumerate(commit.steps):
-                if commit.creates and index == 0:
-                    self._insert(writer, step)
-                else:
-                    self._update(writer, step)
-                _append(writer, step.sealed, commit.operation_id)
-            _move_work(writer, commit)
+        self._connections.commit(PreparedCommit(commit, self.lifecycle))
 
-    def _begin_at_expected(self, writer: sqlite3.Connection, commit: Commit) -> None:
-        session_id = commit.session_id
-        row = writer.execute(
-            "SELECT revision FROM session WHERE session_id = ?", (session_id,)
-        ).fetchone()
-        if commit.creates and row is not None:
-            raise SessionExistsError(session_id=session_id)
-        if not commit.creates and row is None:
-            raise SessionNotFoundError(session_id=session_id)
-        found: int = _tail(writer, session_id)[0] if row is None else row[0]
-        if (origin := carried_over(commit, found)) is not None:
-            found = origin.event.revision
-        if found != commit.expected_revision:
-            raise RevisionConflictError(
-                session_id=session_id, expected=commit.expected_revision, found=found
-            )
-        if origin is not None:
-            writer.execute("DELETE FROM session_event WHERE session_id = ?", (session_id,))
-            _append(writer, origin, "")
-
-    def _columns(self, step: StoredStep) -> dict[str, Any]:
-        end = ended_at(step.state, self.lifecycle)
-        return {
-            "session_id": step.state.session_id,
-            "lifecycle": self.lifecycle.name,
-            "revision": step.sealed.event.revision,
-            "status": str(step.state.status),
-            "deadline_at": step.deadline_at and instant_text(step.deadline_at),
-            "ended_at": end and instant_text(end),
-            "state": dumps(step.state, self.lifecycle).decode(),
-        }
-
-    def _insert(self, writer: sqlite3.Connection, step: StoredStep) -> None:
-        writer.execute(
-            "INSERT INTO session VALUES"
-            " (:session_id, :lifecycle, :revision, :status, :deadline_at, :ended_at, :state)",
-            self._columns(step),
-        )
-
-    def _update(self, writer: sqlite3.Connection, step: StoredStep) -> None:
-        columns = self._columns(step)
-        written = writer.execute(
-            "UPDATE session SET revision = :revision, status = :status,"
-            " deadline_at = :deadline_at, ended_at = :ended_at, state = :state"
-            " WHERE session_id = :session_id AND revision = :revision - 1",
-            columns,
-        ).rowcount
-        if written != 1:
-            expected = step.sealed.event.revision - 1
-            found = _tail(writer, columns["session_id"])[0]
-            raise RevisionConflictError(
-                session_id=columns["session_id"], expected=expected, found=found
-            )
-
-    def landed(self, operation_id: str) -> bool:
+    def landed(self, session_id: str, operation_id: str) -> bool:
+        query = "SELECT 1 FROM session_event WHERE session_id = ? AND operation_id = ? LIMIT 1"
         with self._connections.reading() as reader:
-            query = "SELECT 1 FROM session_event WHERE operation_id = ? LIMIT 1"
-            return reader.execute(query, (operation_id,)).fetchone() is not None
+            found = reader.execute(query, (key(session_id), operation_id)).fetchone()
+        return found is not None
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
         with self._connections.reading() as reader:
             rows = reader.execute(
                 "SELECT revision, body, digest FROM session_event"
                 " WHERE session_id = ? ORDER BY revision",
-                (_key(session_id),),
+                (key(session_id),),
             ).fetchall()
         return tuple((bytes(row[1]), self._event(session_id, *row)) for row in rows)
 
@@ -316,7 +248,7 @@ class SqliteStore(SessionStore):
         with self._connections.reading() as reader:
             rows = reader.execute(
                 "SELECT kind, item FROM work WHERE session_id = ? ORDER BY kind, item",
-                (_key(session_id),),
+                (key(session_id),),
             ).fetchall()
         return tuple(Work(_KINDS[kind], item) for kind, item in rows)
 
@@ -330,7 +262,7 @@ class SqliteStore(SessionStore):
                 rows = reader.execute(query, (self.lifecycle.name,)).fetchall()
             else:
                 one = f"{query} AND work.session_id = ?"
-                rows = reader.execute(one, (self.lifecycle.name, _key(session_id))).fetchall()
+                rows = reader.execute(one, (self.lifecycle.name, key(session_id))).fetchall()
         alive = {owner: self._owners.is_alive(owner) for owner in {row[1] for row in rows}}
         left: dict[tuple[str, str], list[Work]] = {}
         for each, owner, kind, item in rows:
@@ -383,15 +315,14 @@ class SqliteStore(SessionStore):
                 (session_id, revision),
             ).rowcount
             if removed != 1:
-                found = _tail(writer, session_id)[0]
+                found = tail_of(writer, session_id)[0]
                 if not writer.execute(
                     "SELECT 1 FROM session WHERE session_id = ?", (session_id,)
                 ).fetchone():
                     raise SessionNotFoundError(session_id=session_id)
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
-            writer.execute("DELETE FROM session_event WHERE session_id = ?", (session_id,))
             writer.execute("DELETE FROM work WHERE session_id = ?", (session_id,))
-            _append(writer, tombstone, "")
+            leave_only(writer, tombstone)
 
     # --- the store itself -----------------------------------------------------------------
 
@@ -443,56 +374,3 @@ def _deadline(text: str, session_id: str) -> datetime:
     except ValueError as fault:
         problem = f"deadline_at: {fault}"
         raise CorruptRecordError(record=f"session {session_id!r}", problems=(problem,)) from fault
-
-
-def _key(session_id: str) -> str | bytes:
-    """Return an id as it is looked up; what is no Unicode text equals no id that is stored."""
-    try:
-        session_id.encode()
-    except UnicodeEncodeError:
-        return b""
-    return session_id
-
-
-def _tail(connection: sqlite3.Connection, session_id: str) -> tuple[int, str]:
-    row = connection.execute(
-        "SELECT revision, digest FROM session_event"
-        " WHERE session_id = ? ORDER BY revision DESC LIMIT 1",
-        (_key(session_id),),
-    ).fetchone()
-    return (0, NO_DIGEST) if row is None else (row[0], row[1])
-
-
-def _append(writer: sqlite3.Connection, sealed: Sealed, operation_id: str) -> None:
-    event = sealed.event
-    writer.execute(
-        "INSERT INTO session_event (session_id, revision, at, body, digest, operation_id)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            event.session_id,
-            event.revision,
-            instant_text(event.at),
-            sealed.body,
-            event.digest,
-            operation_id,
-        ),
-    )
-
-
-def _move_work(writer: sqlite3.Connection, commit: Commit) -> None:
-    session_id = commit.session_id
-    if commit.releases:
-        writer.executemany(
-            "DELETE FROM work WHERE session_id = ? AND kind = ? AND item = ?",
-            [(session_id, work.kind, work.item) for work in commit.releases],
-        )
-    if commit.claims:
-        writer.executemany(
-            "INSERT INTO work (session_id, kind, item, owner_id) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET owner_id = excluded.owner_id, stop = 0",
-            [(session_id, work.kind, work.item, commit.owner_id) for work in commit.claims],
-        )
-    if commit.stops_worker:
-        writer.execute(
-            "UPDATE work SET stop = 1 WHERE session_id = ? AND kind = 'worker'", (session_id,)
-        )

@@ -1,8 +1,8 @@
 """Connections to one SQLite file: one that writes, some that read, and what their errors mean.
 
 Write-ahead logging lets readers go on while the one writer commits; `synchronous=FULL` makes a
-commit durable before it is answered. Threads of this process queue at the writer's lock in order of
-arrival; other processes are waited for by SQLite, up to the busy time-out.
+commit durable before it is answered. What threads of this process write at the same time is
+written together; other processes are waited for by SQLite, up to the busy time-out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
-from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
+from ..errors import StoreUnavailableError
 from ..lifecycle import Lifecycle
 from .sqlite_file import (
     FileIdentity,
@@ -32,21 +32,13 @@ from .sqlite_file import (
     mark_open,
 )
 from .sqlite_schema import is_new, prepare
+from .sqlite_writer import Change, Writer, told
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MAX_IDLE_READERS: Final = 4
-
-_BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
-
-
-def told(fault: sqlite3.Error, path: Path, operation_id: str | None = None) -> SessionFsmError:
-    """Return what an error of the database means to a user of the store."""
-    name = getattr(fault, "sqlite_errorname", "") or type(fault).__name__
-    undecodable = str(fault).startswith("Could not decode to UTF-8")  # has no code of its own
-    if undecodable or any(name.startswith(broken) for broken in _BROKEN_FILE):
-        return CorruptRecordError(record=f"the database {path}", problems=(str(fault),))
-    problem = f"{path}: {fault} ({name})"
-    return StoreUnavailableError(problem=problem, operation_id=operation_id)
+LOG_PAGES: Final = 4000
+"""Length that the log may have before it is put into the database: 16 MB, four times SQLite's own
+default, so that what changes often is put there a fourth as often."""
 
 
 class Connections:
@@ -78,8 +70,6 @@ class Connections:
         self.path = path
         self._absolute = path.absolute()  # a process may go to another directory
         self._busy_timeout_seconds = busy_timeout_seconds
-        self._writing = threading.RLock()
-        self._batch_thread: int | None = None
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
         self._connected: set[sqlite3.Connection] = set()
@@ -96,15 +86,20 @@ class Connections:
                 if key is not None:
                     check_not_inherited(path, key)
                 mark_open(self)
-                self._writer = self._connect("rwc")
+                self._writer = Writer(
+                    self._connect("rwc"),
+                    path,
+                    check=self._check_writable,
+                    check_file=self._check_file,
+                )
                 try:
-                    with self.writing():
-                        prepare(self._writer, lifecycle)
+                    with self.writing() as writer:
+                        prepare(writer, lifecycle)
                     self._identity = FileIdentity(path)
                     if key is not None and self._identity.key != key:
                         raise StoreUnavailableError(problem=f"{path} was replaced meanwhile")
                 except BaseException:
-                    self._disconnect(self._writer)
+                    self._disconnect(self._writer.connection)
                     mark_closed(self)
                     raise
         except sqlite3.Error as fault:
@@ -125,6 +120,7 @@ class Connections:
             is_new(connection)  # somebody else's file must not even get our kind of journal
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:
             self._disconnect(connection)
@@ -138,76 +134,35 @@ class Connections:
 
     # --- writing --------------------------------------------------------------------------
 
-    @contextmanager
-    def writing(self, operation_id: str | None = None) -> Iterator[sqlite3.Connection]:
-        """Give the writer inside one transaction, committed at the end, undone on any exception.
+    def commit(self, change: Change) -> None:
+        """Write a change, alone or together with others; errors as `Writer.commit`."""
+        self._writer.commit(change)
 
-        Inside a batch of this thread it is a part of the batch's transaction, undone alone.
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Give the writer inside one transaction; inside a batch, inside a part of that."""
+        return self._writer.writing()
 
-        Args:
-            operation_id: What is being done; stands in the error if it may have landed.
-        """
-        with self._writing:
-            self.check_open()
-            nested = self._batch_thread is not None
-            begin, commit, undo = _SAVEPOINT if nested else _TRANSACTION
-            if not nested:
-                # An interrupt may have kept the last transaction from being undone.
-                self._undo(undo)
-                if self._identity is not None:
-                    self._identity.check()
-            elif not self._writer.in_transaction:
-                # A full disk can do that; a savepoint would be a transaction of its own.
-                raise StoreUnavailableError(problem="the database has undone the whole batch")
-            try:
-                self._writer.execute(begin)
-                yield self._writer
-            except BaseException as fault:
-                self._undo(undo)
-                if isinstance(fault, sqlite3.Error):
-                    raise told(fault, self.path) from fault
-                raise
-            self.check_open()  # a fork inside the block leaves the commit to the parent
-            try:
-                self._writer.execute(commit)
-            except sqlite3.Error as fault:
-                self._undo(undo)
-                raise told(fault, self.path, operation_id) from fault
-            if not nested and self._identity is not None:
-                try:
-                    self._identity.check()
-                except StoreUnavailableError as fault:
-                    # It is in the file that was opened, which nobody finds unless it is put back.
-                    fault.operation_id = operation_id
-                    raise
-
-    def _undo(self, statements: tuple[str, ...]) -> None:
-        if not self._inherited and self._writer.in_transaction:
-            for statement in statements:
-                with contextlib.suppress(sqlite3.Error):
-                    self._writer.execute(statement)
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> AbstractContextManager[None]:
         """Make all that this thread writes one transaction; other threads wait."""
-        with self._writing:
-            if self._batch_thread is not None:
-                raise StoreUnavailableError(problem="a batch is open already")
-            with self.writing():
-                self._batch_thread = threading.get_ident()
-                try:
-                    yield
-                finally:
-                    self._batch_thread = None
+        return self._writer.batch()
+
+    def _check_file(self) -> None:
+        if self._identity is not None:
+            self._identity.check_file()
+
+    def _check_writable(self) -> None:
+        self.check_open()
+        if self._identity is not None:
+            self._identity.check()
 
     # --- reading --------------------------------------------------------------------------
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Give a connection to read with; inside a batch of this thread, the writer itself."""
-        if self._batch_thread == threading.get_ident():
+        if self._writer.in_batch:
             try:
-                yield self._writer
+                yield self._writer.connection
             except sqlite3.Error as fault:
                 raise told(fault, self.path) from fault
             return
@@ -259,13 +214,13 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection; waits for a write that is being done; twice is harmless."""
-        with self._writing:
+        with self._writer.at_rest():
             with self._idle_lock:
                 if self._closed:
                     return
                 self._closed = True
                 idle, self._idle = self._idle, []
-            for connection in (*idle, self._writer):
+            for connection in (*idle, self._writer.connection):
                 self._disconnect(connection)
             mark_closed(self)
 
@@ -274,13 +229,9 @@ class Connections:
         self._inherited = True
         keep_for_ever(self._connected)
         # Whoever held these is a thread of the parent.
-        self._writing, self._idle_lock = threading.RLock(), threading.Lock()
-        self._batch_thread, self._idle = None, []
+        self._writer.disown()
+        self._idle_lock, self._idle = threading.Lock(), []
         return () if self._identity is None else (self._identity.key,)
-
-
-_TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
-_SAVEPOINT = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
 
 
 def _make_private(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from ..errors import LifecycleError, SchemaVersionError
 from ..lifecycle import Lifecycle
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x5F53464D
 """Stands in the header of the file, so that nobody else's file is taken for ours."""
 
@@ -44,7 +44,8 @@ CREATE TABLE session (
     status TEXT NOT NULL,
     deadline_at TEXT,
     ended_at TEXT,
-    state TEXT NOT NULL
+    state TEXT NOT NULL,
+    digest TEXT NOT NULL
 ) STRICT;
 CREATE INDEX session_by_status ON session (lifecycle, status, session_id);
 CREATE INDEX session_by_deadline ON session (lifecycle, deadline_at, session_id)
@@ -53,7 +54,7 @@ CREATE INDEX session_by_end ON session (lifecycle, ended_at, session_id)
     WHERE ended_at IS NOT NULL;
 
 CREATE TABLE session_event (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     session_id TEXT NOT NULL,
     revision INTEGER NOT NULL,
     at TEXT NOT NULL,
@@ -62,7 +63,6 @@ CREATE TABLE session_event (
     operation_id TEXT NOT NULL,
     UNIQUE (session_id, revision)
 ) STRICT;
-CREATE INDEX session_event_by_operation ON session_event (operation_id);
 
 CREATE TABLE session_count (
     lifecycle TEXT NOT NULL,
@@ -144,6 +144,10 @@ BEGIN SELECT RAISE(ABORT, 'session_fsm: the event exists'); END;
 CREATE TRIGGER session_event_stays BEFORE DELETE ON session_event
 WHEN EXISTS (SELECT 1 FROM session WHERE session_id = OLD.session_id)
 BEGIN SELECT RAISE(ABORT, 'session_fsm: the events of a session stay with it'); END;
+
+CREATE TRIGGER session_event_is_not_the_newest BEFORE DELETE ON session_event
+WHEN OLD.seq = (SELECT max(seq) FROM session_event)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: the newest event stays'); END;
 
 CREATE TRIGGER session_counted_in AFTER INSERT ON session
 BEGIN

@@ -64,7 +64,7 @@ class BatchRules(StoreRules):
             assert inside["sessions"].keys() == {"a"}
             assert set(store.work_in("a")) == {TASK, WORKER}
             assert store.mark("m") == b"1"
-            assert store.landed(commit.operation_id)
+            assert store.landed(commit.session_id, commit.operation_id)
         assert everything(store, author.name) == inside
         assert store.mark("m") == b"1"
         assert inside["problems"] == ()
@@ -99,7 +99,7 @@ class BatchRules(StoreRules):
             raise _UndoneError
         assert everything(store, "author", "other") == before
         assert (store.mark("m"), store.mark("n")) == (b"before", None)
-        assert not any(store.landed(commit.operation_id) for commit in commits)
+        assert not any(store.landed(commit.session_id, commit.operation_id) for commit in commits)
         author.write("new", "activate")
         author.write("a", "touch")
         assert store.check() == ()

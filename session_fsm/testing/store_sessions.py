@@ -30,7 +30,7 @@ class SessionRules(StoreRules):
         assert store.tail("a") == (0, NO_DIGEST)
         assert store.history("a") == ()
         assert store.work_in("a") == ()
-        assert not store.landed("author-1")
+        assert not store.landed("a", "author-1")
         told = everything(store, "author")
         assert told.pop("pages") == {status: [] for status in store.lifecycle.statuses}
         assert told.pop("to_stop") == {"author": set()}
@@ -93,7 +93,7 @@ class SessionRules(StoreRules):
             store.commit(late)
         assert (caught[0].session_id, caught[0].expected, caught[0].found) == ("a", 2, 4)
         assert everything(store, "author") == before
-        assert not store.landed(late.operation_id)
+        assert not store.landed("a", late.operation_id)
 
     def test_store_refuses_what_was_decided_on_a_later_revision(self, store: SessionStore) -> None:
         """A revision that the store has not got yet is no base for a commit."""
@@ -116,7 +116,7 @@ class SessionRules(StoreRules):
             store.commit(again)
         assert caught[0].session_id == "a"
         assert everything(store) == before
-        assert not store.landed(again.operation_id)
+        assert not store.landed(again.session_id, again.operation_id)
 
     def test_store_refuses_to_move_what_is_not_there(self, store: SessionStore) -> None:
         """A commit that moves a session creates none."""
@@ -131,9 +131,9 @@ class SessionRules(StoreRules):
         """Every commit is known by its operation id from then on."""
         author = self.author(store)
         commits = [author.write("a", "activate"), author.write("a", "touch"), author.write("b")]
-        assert all(store.landed(commit.operation_id) for commit in commits)
-        assert not store.landed("author-999")
-        assert not store.landed("")
+        assert all(store.landed(commit.session_id, commit.operation_id) for commit in commits)
+        assert not store.landed("a", "author-999")
+        assert not store.landed("a", "")
 
     # --- the end --------------------------------------------------------------------------
 

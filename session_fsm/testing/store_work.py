@@ -179,7 +179,7 @@ class WorkRules(StoreRules):
             lambda: store.tail("a"),
             lambda: store.commit(draft),
             lambda: store.commit(creation),
-            lambda: store.landed("x"),
+            lambda: store.landed("a", "x"),
             lambda: store.history("a"),
             lambda: store.page(store.lifecycle.statuses, 1, None),
             store.counts,

@@ -1,0 +1,179 @@
+"""Who writes next: one at a time, and whoever comes meanwhile is written together.
+
+A caller that finds nobody writing writes at once, on its own thread. Callers that come meanwhile
+wait in a queue; when the write is done, the first of them leads: it takes whoever waits by then,
+and writes for all in one transaction. Each has its answer when its own change is durable.
+
+Nobody overtakes: the queue is in the order of arrival, and whoever needs the writer for itself, for
+a batch, waits its turn in the same queue. An interrupt (a signal raises `KeyboardInterrupt` between
+any two lines of the main thread) loses no turn: whoever leads passes it on in any case.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+
+MAX_TOGETHER: Final = 256
+"""Most changes that are written in one transaction."""
+MAX_WAITING: Final = 4096
+"""Most changes that wait; whoever comes then waits until there is room."""
+
+
+class Entry(Generic[Item]):
+    """A change that is to be written.
+
+    Attributes:
+        item: What is written; None where somebody needs the writer for itself.
+        pending: Whether there is no answer yet.
+        error: The answer, if it was not written.
+        group: The entries that this one leads; None while it does not lead.
+        turn: Released when there is an answer, or this one leads.
+    """
+
+    __slots__ = ("error", "group", "item", "pending", "turn")
+
+    def __init__(self, item: Item | None) -> None:
+        self.item = item
+        self.pending = True
+        self.error: BaseException | None = None
+        self.group: list[Entry[Item]] | None = None
+        self.turn = threading.Lock()
+
+    def answer(self, error: BaseException | None = None) -> None:
+        """Say that it was written, or why not."""
+        self.error = error
+        self.pending = False
+
+
+class CommitQueue(Generic[Item]):
+    """The turns of whoever writes.
+
+    Args:
+        write: Writes a group of entries, durably, and answers each; called by one thread at a time.
+            What it raises is an interrupt, or a fault of its own.
+        unknown: Returns the error of an item of which nobody can say whether it was written.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Entry[Item]]], None],
+        unknown: Callable[[Item], BaseException],
+    ) -> None:
+        self._write = write
+        self._unknown = unknown
+        self._mutex = threading.Lock()
+        self._room = threading.Condition(self._mutex)
+        self._waiting: deque[Entry[Item]] = deque()
+        self._leading: list[Entry[Item]] | None = None
+
+    def submit(self, item: Item) -> None:
+        """Write a change, alone or together with others; durable on return.
+
+        Raises:
+            BaseException: What it was answered with.
+        """
+        entry = Entry(item)
+        try:
+            self._await_turn(entry)
+            if (group := entry.group) is not None:
+                self._gather(group)
+                self._write(group)
+        finally:
+            if entry.group is not None:
+                self._pass_on(entry.group)
+        if entry.error is not None:
+            try:
+                raise entry.error
+            finally:
+                del entry  # or the traceback would hold itself
+        assert not entry.pending
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep everybody else from writing inside."""
+        entry: Entry[Item] = Entry(None)
+        try:
+            self._await_turn(entry)
+            yield
+        finally:
+            if entry.group is not None:
+                entry.answer()
+                self._pass_on(entry.group)
+
+    def _await_turn(self, entry: Entry[Item]) -> None:
+        """Wait until an entry leads, or was written by another one."""
+        try:
+            with self._mutex:
+                while self._leading is not None and len(self._waiting) >= MAX_WAITING:
+                    self._room.wait()
+                if self._leading is None:
+                    self._leading = entry.group = [entry]
+                    return
+                entry.turn.acquire()
+                self._waiting.append(entry)
+            entry.turn.acquire()
+        except BaseException:
+            with self._mutex:
+                # If it is not there, it leads, or is being written: then it is too late.
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
+            raise
+
+    def _gather(self, group: list[Entry[Item]]) -> None:
+        """Take whoever waits into a group, up to one who needs the writer for itself."""
+        if not self._waiting:
+            return
+        with self._mutex:
+            while (
+                (entry := self._first()) is not None
+                and entry.item is not None
+                and len(group) < MAX_TOGETHER
+            ):
+                group.append(entry)
+                self._waiting.popleft()
+            self._room.notify_all()
+
+    def _first(self) -> Entry[Item] | None:
+        """Return the first who waits."""
+        # An interrupt may have left somebody in the queue who has had its turn.
+        while self._waiting:
+            first = self._waiting[0]
+            if first.group is None and first.pending:
+                return first
+            self._waiting.popleft()
+        return None
+
+    def _pass_on(self, group: list[Entry[Item]]) -> None:
+        """Give everybody in a group that was led an answer, and the next one its turn."""
+        try:
+            self._pass_on_once(group)
+        except BaseException:
+            self._pass_on_once(group)  # interrupted: what was done is not done twice
+            raise
+
+    def _pass_on_once(self, group: list[Entry[Item]]) -> None:
+        for entry in group:
+            if entry.pending and entry.item is not None:
+                entry.answer(self._unknown(entry.item))
+        with self._mutex:
+            if self._leading is group:
+                following = self._first()
+                if following is None:
+                    self._leading = None
+                else:
+                    self._leading = following.group = [following]
+                    self._waiting.popleft()
+                self._room.notify_all()
+            if self._leading is not None and self._leading[0].turn.locked():
+                self._leading[0].turn.release()
+        for entry in group:
+            if entry.group is None and entry.turn.locked():
+                entry.turn.release()
