@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors clock jsonvalue drafts",
+    "errors clock jsontext drafts",
+    "jsonvalue",
     "fields",
     "state",
     "guards",
@@ -44,6 +45,10 @@ ORDER = (
     "diagrams",
     "session",
     "telling",
+    "serialization.instants",
+    "serialization.converter",
+    "serialization.reading",
+    "serialization.schema serialization.written",
     "serialization",
     "history",
     "stores.abc",
