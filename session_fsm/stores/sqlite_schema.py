@@ -151,17 +151,15 @@ BEGIN SELECT RAISE(ABORT, 'session_fsm: the newest event stays'); END;
 
 CREATE TRIGGER session_counted_in AFTER INSERT ON session
 BEGIN
-    INSERT INTO session_count VALUES (NEW.lifecycle, NEW.status, 1)
-    ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+    UPDATE session_count SET sessions = sessions + 1
+    WHERE lifecycle = NEW.lifecycle AND status = NEW.status;
 END;
 
 CREATE TRIGGER session_counted_over AFTER UPDATE OF status ON session
 WHEN NEW.status IS NOT OLD.status
 BEGIN
-    UPDATE session_count SET sessions = sessions - 1
-    WHERE lifecycle = OLD.lifecycle AND status = OLD.status;
-    INSERT INTO session_count VALUES (NEW.lifecycle, NEW.status, 1)
-    ON CONFLICT DO UPDATE SET sessions = sessions + 1;
+    UPDATE session_count SET sessions = sessions + (status = NEW.status) - (status = OLD.status)
+    WHERE lifecycle = NEW.lifecycle AND status IN (OLD.status, NEW.status);
 END;
 
 CREATE TRIGGER session_counted_out AFTER DELETE ON session
@@ -245,6 +243,8 @@ def _register(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
         "INSERT INTO lifecycle_status VALUES (?, ?, ?, ?)", _status_rows(lifecycle)
     )
     connection.executemany("INSERT INTO legal_move VALUES (?, ?, ?)", _move_rows(lifecycle))
+    counts = [(lifecycle.name, str(status)) for status in lifecycle.statuses]
+    connection.executemany("INSERT INTO session_count VALUES (?, ?, 0)", counts)
 
 
 def _status_rows(lifecycle: Lifecycle) -> list[tuple[str, str, bool, bool]]:
