@@ -46,7 +46,7 @@ ORDER = (
     "serialization",
     "history",
     "stores.abc",
-    "stores.memory stores.owners stores.sqlite_schema stores.sqlite_traffic",
+    "stores.memory stores.owners stores.sqlite_file stores.sqlite_schema stores.sqlite_traffic",
     "stores.sqlite_connection",
     "stores.sqlite stores.spanning",
     "stores",

@@ -180,9 +180,9 @@ FORKING = """
     owners = OwnerLocks(Path(sys.argv[1]))
     owners.take("a")
     if child := os.fork():
-        print(child, flush=True)
         os.waitpid(child, 0)
     else:
+        print(os.getpid(), flush=True)
         input()
         os._exit(0)
 """

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,16 @@ from filelock import FileLock, Timeout
 
 from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
 from ..lifecycle import Lifecycle
+from .sqlite_file import (
+    FileIdentity,
+    FileKey,
+    check_not_inherited,
+    file_key,
+    inherited,
+    keep_for_ever,
+    mark_closed,
+    mark_open,
+)
 from .sqlite_schema import is_new, prepare
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
@@ -66,46 +76,65 @@ class Connections:
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     ) -> None:
         self.path = path
+        self._absolute = path.absolute()  # a process may go to another directory
         self._busy_timeout_seconds = busy_timeout_seconds
         self._writing = threading.RLock()
         self._batch_thread: int | None = None
         self._idle: list[sqlite3.Connection] = []
         self._idle_lock = threading.Lock()
+        self._connected: set[sqlite3.Connection] = set()
+        self._identity: FileIdentity | None = None
         self._closed = False
+        self._inherited = False
         # Ten processes that open a new file at once would meet "database is locked" in spite of
         # any time-out, because turning on the log can't wait: they take turns at a lock file.
         turn = FileLock(lock_directory / "opening", timeout=busy_timeout_seconds)
         try:
             with turn:
                 _make_private(path)
-                self._writer = self._connect()
+                key = file_key(path) if path.exists() else None
+                if key is not None:
+                    check_not_inherited(path, key)
+                mark_open(self)
+                self._writer = self._connect("rwc")
                 try:
                     with self.writing():
                         prepare(self._writer, lifecycle)
+                    self._identity = FileIdentity(path)
+                    if key is not None and self._identity.key != key:
+                        raise StoreUnavailableError(problem=f"{path} was replaced meanwhile")
                 except BaseException:
-                    self._writer.close()
+                    self._disconnect(self._writer)
+                    mark_closed(self)
                     raise
         except sqlite3.Error as fault:
             raise told(fault, path) from fault
         except (OSError, Timeout) as fault:
             raise StoreUnavailableError(problem=f"can't open {path}: {fault}") from fault
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, mode: str = "rw") -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path,
+            f"{self._absolute.as_uri()}?mode={mode}",
+            uri=True,
             timeout=self._busy_timeout_seconds,
             isolation_level=None,
             check_same_thread=False,
         )
+        self._connected.add(connection)
         try:
             is_new(connection)  # somebody else's file must not even get our kind of journal
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:
-            connection.close()
+            self._disconnect(connection)
             raise
         return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        if not self._inherited:
+            connection.close()
+            self._connected.discard(connection)
 
     # --- writing --------------------------------------------------------------------------
 
@@ -125,6 +154,8 @@ class Connections:
             if not nested:
                 # An interrupt may have kept the last transaction from being undone.
                 self._undo(undo)
+                if self._identity is not None:
+                    self._identity.check()
             elif not self._writer.in_transaction:
                 # A full disk can do that; a savepoint would be a transaction of its own.
                 raise StoreUnavailableError(problem="the database has undone the whole batch")
@@ -136,14 +167,22 @@ class Connections:
                 if isinstance(fault, sqlite3.Error):
                     raise told(fault, self.path) from fault
                 raise
+            self.check_open()  # a fork inside the block leaves the commit to the parent
             try:
                 self._writer.execute(commit)
             except sqlite3.Error as fault:
                 self._undo(undo)
                 raise told(fault, self.path, operation_id) from fault
+            if not nested and self._identity is not None:
+                try:
+                    self._identity.check()
+                except StoreUnavailableError as fault:
+                    # It is in the file that was opened, which nobody finds unless it is put back.
+                    fault.operation_id = operation_id
+                    raise
 
     def _undo(self, statements: tuple[str, ...]) -> None:
-        if self._writer.in_transaction:
+        if not self._inherited and self._writer.in_transaction:
             for statement in statements:
                 with contextlib.suppress(sqlite3.Error):
                     self._writer.execute(statement)
@@ -185,16 +224,25 @@ class Connections:
     def _take_reader(self) -> sqlite3.Connection:
         with self._idle_lock:
             self.check_open()
+            assert self._identity is not None
+            self._identity.check_file()
             if self._idle:
                 return self._idle.pop()
-        return self._connect()
+        self._identity.check()
+        reader = self._connect()
+        try:
+            self._identity.check()  # and it is this one that was opened
+        except BaseException:
+            self._disconnect(reader)
+            raise
+        return reader
 
     def _give_back(self, reader: sqlite3.Connection) -> None:
         with self._idle_lock:
             if not self._closed and len(self._idle) < MAX_IDLE_READERS:
                 self._idle.append(reader)
                 return
-        reader.close()
+        self._disconnect(reader)
 
     # --- the end --------------------------------------------------------------------------
 
@@ -202,8 +250,10 @@ class Connections:
         """Refuse to work for a store that was closed.
 
         Raises:
-            StoreUnavailableError: It was closed.
+            StoreUnavailableError: It was closed, or is a fork's copy of its parent's.
         """
+        if self._inherited:
+            raise inherited(self.path)
         if self._closed:
             raise StoreUnavailableError(problem="the store is closed")
 
@@ -216,7 +266,17 @@ class Connections:
                 self._closed = True
                 idle, self._idle = self._idle, []
             for connection in (*idle, self._writer):
-                connection.close()
+                self._disconnect(connection)
+            mark_closed(self)
+
+    def disown(self) -> Iterable[FileKey]:
+        """In a child by fork: keep away from the connections; all of this is the parent's."""
+        self._inherited = True
+        keep_for_ever(self._connected)
+        # Whoever held these is a thread of the parent.
+        self._writing, self._idle_lock = threading.RLock(), threading.Lock()
+        self._batch_thread, self._idle = None, []
+        return () if self._identity is None else (self._identity.key,)
 
 
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))

@@ -1,0 +1,159 @@
+"""Which file a store has open, and in which process: what a connection can't see by itself.
+
+SQLite goes on with the file that it opened, whatever happens to the name. A file that was removed
+takes every later change with it; one that was replaced shows it to nobody who opens the name. So
+the name is looked up again: three calls of `stat`, a few microseconds.
+
+A fork copies a connection, but none of the locks that it holds, while SQLite, in the child as well,
+goes on believing that it holds them, and a new connection of the child to the same file shares that
+belief: what it commits is lost as soon as another process removes the log. So in a child an
+inherited file is refused, to the old store and to a new one, and inherited connections are never
+closed, which could remove the log as well.
+
+Source: "How To Corrupt An SQLite Database File", on forks and on unlinked or renamed files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, Protocol
+from weakref import WeakSet
+
+from ..errors import StoreUnavailableError
+
+FileKey = tuple[int, int]
+"""Device and number of a file; no other file has both while this one is held open."""
+
+_BESIDE: Final = ("-wal", "-shm")
+"""What SQLite keeps beside a file while it is open: the log, and the index of the log."""
+
+
+class FileIdentity:
+    """A file, its log and the index of that, as they were when the file was opened.
+
+    To be made after the first transaction, which makes the log, and used while a connection is
+    open: it keeps the numbers from being given to other files.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        key: Which file it is.
+
+    Raises:
+        StoreUnavailableError: One of the three is not there.
+
+    Threads: safe; it never changes.
+    """
+
+    __slots__ = ("_known", "key")
+
+    def __init__(self, path: Path) -> None:
+        path = path.absolute()  # a process may go to another directory
+        real = path.resolve()  # what a link leads to has the log beside it
+        names = (str(path), *(f"{real}{suffix}" for suffix in _BESIDE))
+        self._known = tuple((name, _key_of(name)) for name in names)
+        self.key = self._known[0][1]
+
+    def check(self) -> None:
+        """Refuse to go on with what nobody else would find, so that nobody would see it either.
+
+        Raises:
+            StoreUnavailableError: The file, its log or the index is gone, or is another one.
+        """
+        for name, key in self._known:
+            if _key_of(name) != key:
+                raise _replaced(name)
+
+    def check_file(self) -> None:
+        """Do the same for the file alone, which is enough for reading."""
+        name, key = self._known[0]
+        if _key_of(name) != key:
+            raise _replaced(name)
+
+
+def file_key(path: Path) -> FileKey:
+    """Return which file a path names now.
+
+    Raises:
+        StoreUnavailableError: None.
+    """
+    return _key_of(str(path.absolute()))
+
+
+def _key_of(name: str) -> FileKey:
+    try:
+        found = os.stat(name)
+    except OSError as fault:
+        problem = f"{name} can't be found any longer: {fault.strerror}"
+        raise StoreUnavailableError(problem=problem) from fault
+    return found.st_dev, found.st_ino
+
+
+def _replaced(name: str) -> StoreUnavailableError:
+    problem = f"{name} is another file than the one that was opened; put that back, or open anew"
+    return StoreUnavailableError(problem=problem)
+
+
+# --- forks ------------------------------------------------------------------------------------
+
+
+class Inheritable(Protocol):
+    """Something with open connections, which a child by fork must leave alone."""
+
+    def disown(self) -> Iterable[FileKey]:
+        """In a child: keep away from what is open from now on, and tell which files that is."""
+        ...
+
+
+_open: WeakSet[Inheritable] = WeakSet()
+_inherited: set[FileKey] = set()
+
+
+def mark_open(inheritable: Inheritable) -> None:
+    """Have something told in each child by fork that it was inherited."""
+    _open.add(inheritable)
+
+
+def mark_closed(inheritable: Inheritable) -> None:
+    """Have it told no longer."""
+    _open.discard(inheritable)
+
+
+def _disown_all() -> None:
+    for inheritable in list(_open):
+        _inherited.update(inheritable.disown())
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):  # where there are forks
+    os.register_at_fork(after_in_child=_disown_all)
+
+
+def check_not_inherited(path: Path, key: FileKey) -> None:
+    """Refuse a file that was open in the process that this one was forked from.
+
+    Raises:
+        StoreUnavailableError: It was.
+    """
+    if key in _inherited:
+        raise inherited(path)
+
+
+def inherited(path: Path) -> StoreUnavailableError:
+    """Return the error of whoever comes to an inherited file."""
+    problem = (
+        f"{path} was opened by another process, of which this one is a fork: a child opens what"
+        " its parent did not have open, or is started by spawn"
+    )
+    return StoreUnavailableError(problem=problem)
+
+
+def keep_for_ever(connections: Iterable[Any]) -> None:
+    """Keep connections from being closed, even by the end of the process: it closes descriptors."""
+    import ctypes  # a child alone needs it
+
+    for connection in connections:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
