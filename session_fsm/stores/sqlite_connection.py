@@ -154,32 +154,36 @@ class Connections:
             if not nested:
                 # An interrupt may have kept the last transaction from being undone.
                 self._undo(undo)
-                if self._identity is not None:
-                    self._identity.check()
             elif not self._writer.in_transaction:
                 # A full disk can do that; a savepoint would be a transaction of its own.
                 raise StoreUnavailableError(problem="the database has undone the whole batch")
             try:
                 self._writer.execute(begin)
                 yield self._writer
+                self.check_open()  # a fork inside the block leaves the commit to the parent
+                if not nested:
+                    self._check_identity()
             except BaseException as fault:
                 self._undo(undo)
                 if isinstance(fault, sqlite3.Error):
                     raise told(fault, self.path) from fault
                 raise
-            self.check_open()  # a fork inside the block leaves the commit to the parent
             try:
                 self._writer.execute(commit)
             except sqlite3.Error as fault:
                 self._undo(undo)
                 raise told(fault, self.path, operation_id) from fault
-            if not nested and self._identity is not None:
+            if not nested:
                 try:
-                    self._identity.check()
+                    self._check_identity()
                 except StoreUnavailableError as fault:
                     # It is in the file that was opened, which nobody finds unless it is put back.
-                    fault.operation_id = operation_id
+                    fault.operation_id = operation_id or "without an id"
                     raise
+
+    def _check_identity(self) -> None:
+        if self._identity is not None:  # known once the file has its log
+            self._identity.check()
 
     def _undo(self, statements: tuple[str, ...]) -> None:
         if not self._inherited and self._writer.in_transaction:
