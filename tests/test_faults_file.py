@@ -233,9 +233,9 @@ def test_faults_file_is_the_same_in_another_directory(
     (tmp_path / "second").mkdir()
     monkeypatch.chdir(tmp_path / "first")
     with SessionManager("sqlite:///sessions.db") as manager:
+        monkeypatch.chdir(tmp_path / "second")
         ledger = Ledger()
         ledger.create(manager, "a")
-        monkeypatch.chdir(tmp_path / "second")
         ledger.add(manager, "a")
         ledger.check(manager)
     assert list((tmp_path / "second").iterdir()) == []
