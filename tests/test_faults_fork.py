@@ -20,8 +20,8 @@ ENDINGS = {
     "forgets": "del manager; import gc; gc.collect(); sys.exit(0)",
     "reads": "told(lambda: manager.get('a')); sys.exit(0)",
     "writes": "told(lambda: ledger.add(manager, 'a')); sys.exit(0)",
-    "opens": "told(lambda: SessionManager(f'sqlite:///{path}')); sys.exit(0)",
-    "forks": "os.wait() if os.fork() else told(lambda: SessionManager(f'sqlite:///{path}')); os._exit(0)",
+    "opens": "told(anew); sys.exit(0)",
+    "forks": "os.wait() if os.fork() else told(anew); os._exit(0)",
 }
 """What a child may do, each in a way that runs more or less of Python's own end."""
 
@@ -33,6 +33,10 @@ manager, ledger = SessionManager(f"sqlite:///{path}"), Ledger()
 ledger.create(manager, "a")
 manager.begin_task("a", "t")
 ledger.check(manager)
+
+
+def anew():
+    SessionManager(f"sqlite:///{path}")
 
 
 def told(verb):
@@ -64,7 +68,7 @@ def test_faults_fork_leaves_the_parent_alone(tmp_path: Path, ending: str) -> Non
     """
     path = tmp_path / "sessions.db"
     with Program(FORKING.replace("ENDING", ENDINGS[ending]), path) as program:
-        said = []
+        said: list[str] = []
         while (line := program.hear()) != "parent":
             assert line, said
             said.append(line)
@@ -116,6 +120,20 @@ def test_faults_fork_that_outlives_its_parent(tmp_path: Path) -> None:
             assert [program.hear(), program.hear(), program.hear()] == ["True", "True", ""]
             heir.update("a", metadata={"count": 2})
     assert count_of(path, "a") == 2
+
+
+def test_faults_fork_that_ends_last_touches_nothing(tmp_path: Path) -> None:
+    """The file and the log of a dead parent are what it left, when its child has ended as well."""
+    path = tmp_path / "sessions.db"
+    log = path.with_name("sessions.db-wal")
+    with Program(ORPHAN, path) as program:
+        assert program.hear() == "child"
+        program.kill()
+        left = path.read_bytes(), log.read_bytes()
+        program.say()
+        assert [program.hear(), program.hear(), program.hear()] == ["True", "True", ""]
+        assert (path.read_bytes(), log.read_bytes()) == left
+    assert count_of(path, "a") == 1
 
 
 BATCH = (
