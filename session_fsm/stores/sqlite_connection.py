@@ -39,10 +39,14 @@ MAX_IDLE_READERS: Final = 4
 _BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
 
 
-def told(fault: sqlite3.Error, path: Path, operation_id: str | None = None) -> SessionFsmError:
+def told(
+    fault: sqlite3.Error | UnicodeDecodeError, path: Path, operation_id: str | None = None
+) -> SessionFsmError:
     """Return what an error of the database means to a user of the store."""
     name = getattr(fault, "sqlite_errorname", "") or type(fault).__name__
-    undecodable = str(fault).startswith("Could not decode to UTF-8")  # has no code of its own
+    # Neither has a code of its own: a text that is none, and a message that quotes one.
+    undecodable = str(fault).startswith("Could not decode to UTF-8")
+    undecodable = undecodable or isinstance(fault, UnicodeDecodeError)
     if undecodable or any(name.startswith(broken) for broken in _BROKEN_FILE):
         return CorruptRecordError(record=f"the database {path}", problems=(str(fault),))
     problem = f"{path}: {fault} ({name})"
@@ -107,7 +111,7 @@ class Connections:
                     self._disconnect(self._writer)
                     mark_closed(self)
                     raise
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeDecodeError) as fault:
             raise told(fault, path) from fault
         except (OSError, Timeout) as fault:
             raise StoreUnavailableError(problem=f"can't open {path}: {fault}") from fault
@@ -219,7 +223,7 @@ class Connections:
         try:
             reader = self._take_reader()
             yield reader
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeDecodeError) as fault:
             raise told(fault, self.path) from fault
         finally:
             if reader is not None:
