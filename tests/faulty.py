@@ -147,6 +147,15 @@ def limited(what: int, most: int) -> Iterator[None]:
         resource.setrlimit(what, before)
 
 
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Keep this process from opening anything; what is open stays so."""
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    with limited(resource.RLIMIT_NOFILE, lowest_free):
+        yield
+
+
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
