@@ -469,7 +469,8 @@ class Core:
         while (telling := slot.outbox.first()) is not None:
             if up_to is not None and telling.event.revision > up_to:
                 return
-            if not slot.free.wait(0 if being_told else None):
+            # An interrupt inside of `wait` can leave the event locked for ever: seldom go there.
+            if not slot.free.is_set() and not slot.free.wait(0 if being_told else None):
                 return
             if not slot.telling.acquire(blocking=not being_told):
                 return

@@ -52,7 +52,7 @@ class FileIdentity:
 
     def __init__(self, path: Path) -> None:
         path = path.absolute()  # a process may go to another directory
-        real = path.resolve()  # what a link leads to has the log beside it
+        real = os.path.realpath(path)  # what a link leads to has the log beside it
         names = (str(path), *(f"{real}{suffix}" for suffix in _BESIDE))
         self._known = tuple((name, _key_of(name)) for name in names)
         self.key = self._known[0][1]
