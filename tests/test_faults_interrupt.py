@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from faulty import PREAMBLE, Ledger, count_of
+from faulty import PREAMBLE, Ledger, count_of, plain
 from managing import House, once
 from processes import Program
 
@@ -161,7 +161,8 @@ def test_faults_interrupt_from_another_process(tmp_path: Path) -> None:
 
 def test_faults_interrupt_of_a_batch(tmp_path: Path) -> None:
     """A batch that is interrupted leaves nothing, wherever in it that happens."""
-    with SessionManager(f"sqlite:///{tmp_path}/sessions.db") as manager:
+    path = tmp_path / "sessions.db"
+    with SessionManager(f"sqlite:///{path}") as manager:
         ledger = Ledger()
         ledger.create(manager, "a")
         for place in range(3):
@@ -172,6 +173,9 @@ def test_faults_interrupt_of_a_batch(tmp_path: Path) -> None:
                     if number == place:
                         interrupt()
                     trial.add(manager, "a")
+            with plain(path) as other:  # and nobody waits for it
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
             ledger.check(manager)
         ledger.add(manager, "a")
         ledger.check(manager)
