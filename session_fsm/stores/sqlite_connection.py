@@ -8,9 +8,7 @@ arrival; other processes are waited for by SQLite, up to the busy time-out.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from .sqlite_file import (
     file_key,
     inherited,
     keep_for_ever,
+    make_private,
     mark_closed,
     mark_open,
 )
@@ -95,7 +94,7 @@ class Connections:
         turn = FileLock(lock_directory / "opening", timeout=busy_timeout_seconds)
         try:
             with turn:
-                _make_private(path)
+                make_private(path)
                 key = file_key(path) if path.exists() else None
                 if key is not None:
                     check_not_inherited(path, key)
@@ -289,22 +288,3 @@ class Connections:
 
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, empty and for this user alone, if it is missing.
-
-    It is made under another name and linked: closing a descriptor of the file itself would drop
-    the locks that SQLite holds on it in this process.
-    """
-    if path.exists():
-        if not path.stat().st_size:
-            path.chmod(0o600)  # made by somebody beforehand, and still empty
-        return
-    descriptor, other_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(other_name, path)
-    finally:
-        os.unlink(other_name)
