@@ -18,7 +18,11 @@ IdFactory = Callable[[], str]
 
 
 class Clock(Protocol):
-    """What tells the time, and waits."""
+    """What tells the time, and waits.
+
+    It may jump. Deadlines are instants, so a jump forward makes due what lies behind it, and a jump
+    back undoes nothing: a step is never earlier than the one before it in its session.
+    """
 
     def now(self) -> datetime:
         """Return the present instant, aware, in UTC."""

@@ -103,7 +103,8 @@ class Outbox:
     def wait_until_free(self, *, wait: bool) -> bool:
         """Tell whether nothing is held back, after a wait for that if one is wanted."""
         free = self._free
-        return free is None or free.wait(None if wait else 0)
+        # An interrupt inside of `wait` can leave the event locked for ever: seldom go there.
+        return free is None or free.is_set() or free.wait(None if wait else 0)
 
 
 class Subscribers:

@@ -52,6 +52,14 @@ class Program:
         assert self._process.wait(60) == 0
         return lines
 
+    def left(self) -> list[str]:
+        """Return the whole lines that it had said and nobody heard, once it has ended."""
+        return [line for line in self._out.read().splitlines(keepends=True) if line[-1] == "\n"]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """End it at once, by the signal that nothing can handle."""
         self._process.kill()

@@ -5,7 +5,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -224,8 +224,11 @@ def test_owners_leave_their_work_when_they_are_killed(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     with closing(SqliteStore(path)) as store:
         Author(store).write("shared", "activate")
-        with Program(WORKING, path, "one") as one, Program(WORKING, path, "two") as two:
-            assert (one.hear(), two.hear()) == ("working", "working")
+        with ExitStack() as working:
+            one = working.enter_context(Program(WORKING, path, "one"))
+            assert one.hear() == "working"  # both write one session: the second after the first
+            two = working.enter_context(Program(WORKING, path, "two"))
+            assert two.hear() == "working"
             assert store.abandoned() == ()
             one.kill()
             left = {(each.session_id, each.owner_id): each.work for each in store.abandoned()}

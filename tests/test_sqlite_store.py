@@ -828,7 +828,7 @@ def test_sqlite_store_checks_its_schema(store: SqliteStore, path: Path) -> None:
             connection.execute(f"DROP {kind} {name}")
             assert store.check() == (f"database: {kind} {name} is missing",)
             if kind == "trigger":
-                changed = sql.replace("session_fsm: ", "").replace("sessions + 1", "sessions + 2")
+                changed = sql.replace("session_fsm: ", "").replace("sessions + ", "sessions - ")
                 changed = changed.replace("sessions - 1", "sessions - 2")
             else:
                 changed = sql.replace("session_id)", "session_id DESC)").replace("(op", "(at, op")
@@ -862,7 +862,7 @@ def test_sqlite_store_checks_its_schema(store: SqliteStore, path: Path) -> None:
             "1 sessions are 'active', 2 counted",
         ),
         (
-            "INSERT INTO session_count VALUES ('session', 'idle', 3)",
+            "UPDATE session_count SET sessions = 3 WHERE status = 'idle'",
             "0 sessions are 'idle', 3 counted",
         ),
         ("DELETE FROM session_count WHERE status = 'active'", "1 sessions are 'active', 0 counted"),

@@ -7,10 +7,7 @@ written together; other processes are waited for by SQLite, up to the busy time-
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +25,7 @@ from .sqlite_file import (
     file_key,
     inherited,
     keep_for_ever,
+    make_private,
     mark_closed,
     mark_open,
 )
@@ -81,7 +79,7 @@ class Connections:
         turn = FileLock(lock_directory / "opening", timeout=busy_timeout_seconds)
         try:
             with turn:
-                _make_private(path)
+                make_private(path)
                 key = file_key(path) if path.exists() else None
                 if key is not None:
                     check_not_inherited(path, key)
@@ -89,7 +87,7 @@ class Connections:
                 self._writer = Writer(
                     self._connect("rwc"),
                     path,
-                    check=self._check_writable,
+                    check_open=self.check_open,
                     check_file=self._check_file,
                 )
                 try:
@@ -102,7 +100,7 @@ class Connections:
                     self._disconnect(self._writer.connection)
                     mark_closed(self)
                     raise
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeDecodeError) as fault:
             raise told(fault, path) from fault
         except (OSError, Timeout) as fault:
             raise StoreUnavailableError(problem=f"can't open {path}: {fault}") from fault
@@ -147,12 +145,7 @@ class Connections:
         return self._writer.batch()
 
     def _check_file(self) -> None:
-        if self._identity is not None:
-            self._identity.check_file()
-
-    def _check_writable(self) -> None:
-        self.check_open()
-        if self._identity is not None:
+        if self._identity is not None:  # known once the file has its log
             self._identity.check()
 
     # --- reading --------------------------------------------------------------------------
@@ -163,14 +156,14 @@ class Connections:
         if self._writer.in_batch:
             try:
                 yield self._writer.connection
-            except sqlite3.Error as fault:
+            except (sqlite3.Error, UnicodeDecodeError) as fault:
                 raise told(fault, self.path) from fault
             return
         reader: sqlite3.Connection | None = None
         try:
             reader = self._take_reader()
             yield reader
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeDecodeError) as fault:
             raise told(fault, self.path) from fault
         finally:
             if reader is not None:
@@ -232,22 +225,3 @@ class Connections:
         self._writer.disown()
         self._idle_lock, self._idle = threading.Lock(), []
         return () if self._identity is None else (self._identity.key,)
-
-
-def _make_private(path: Path) -> None:
-    """Make the file, empty and for this user alone, if it is missing.
-
-    It is made under another name and linked: closing a descriptor of the file itself would drop
-    the locks that SQLite holds on it in this process.
-    """
-    if path.exists():
-        if not path.stat().st_size:
-            path.chmod(0o600)  # made by somebody beforehand, and still empty
-        return
-    descriptor, other_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(other_name, path)
-    finally:
-        os.unlink(other_name)

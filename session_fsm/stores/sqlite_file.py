@@ -15,7 +15,9 @@ Source: "How To Corrupt An SQLite Database File", on forks and on unlinked or re
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -52,7 +54,7 @@ class FileIdentity:
 
     def __init__(self, path: Path) -> None:
         path = path.absolute()  # a process may go to another directory
-        real = path.resolve()  # what a link leads to has the log beside it
+        real = os.path.realpath(path)  # what a link leads to has the log beside it
         names = (str(path), *(f"{real}{suffix}" for suffix in _BESIDE))
         self._known = tuple((name, _key_of(name)) for name in names)
         self.key = self._known[0][1]
@@ -95,6 +97,25 @@ def _key_of(name: str) -> FileKey:
 def _replaced(name: str) -> StoreUnavailableError:
     problem = f"{name} is another file than the one that was opened; put that back, or open anew"
     return StoreUnavailableError(problem=problem)
+
+
+def make_private(path: Path) -> None:
+    """Make the file, empty and for this user alone, if it is missing.
+
+    It is made under another name and linked: closing a descriptor of the file itself would drop
+    the locks that SQLite holds on it in this process.
+    """
+    if path.exists():
+        if not path.stat().st_size:
+            path.chmod(0o600)  # made by somebody beforehand, and still empty
+        return
+    descriptor, other_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(other_name, path)
+    finally:
+        os.unlink(other_name)
 
 
 # --- forks ------------------------------------------------------------------------------------

@@ -19,10 +19,14 @@ _TRANSACTION: Final = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
 _SAVEPOINT: Final = ("SAVEPOINT part", "RELEASE part", ("ROLLBACK TO part", "RELEASE part"))
 
 
-def told(fault: sqlite3.Error, path: Path, operation_id: str | None = None) -> SessionFsmError:
+def told(
+    fault: sqlite3.Error | UnicodeDecodeError, path: Path, operation_id: str | None = None
+) -> SessionFsmError:
     """Return what an error of the database means to a user of the store."""
     name = getattr(fault, "sqlite_errorname", "") or type(fault).__name__
-    undecodable = str(fault).startswith("Could not decode to UTF-8")  # has no code of its own
+    # Neither has a code of its own: a text that is none, and a message that quotes one.
+    undecodable = str(fault).startswith("Could not decode to UTF-8")
+    undecodable = undecodable or isinstance(fault, UnicodeDecodeError)
     if undecodable or any(name.startswith(broken) for broken in _BROKEN_FILE):
         return CorruptRecordError(record=f"the database {path}", problems=(str(fault),))
     problem = f"{path}: {fault} ({name})"
@@ -52,8 +56,9 @@ class Writer:
     Args:
         connection: The connection, in autocommit mode.
         path: Its file, for errors.
-        check: Called before each transaction; raises if the file can't be written any longer.
-        check_file: Called after each transaction; raises if the file is not there any longer.
+        check_open: Raises if the store was closed, or is a fork's copy.
+        check_file: Called before and after each commit; raises if the file, or its log, is not the
+            one that was opened.
 
     Threads: safe; whoever writes at the same time is written together.
     """
@@ -63,12 +68,12 @@ class Writer:
         connection: sqlite3.Connection,
         path: Path,
         *,
-        check: Callable[[], None],
+        check_open: Callable[[], None],
         check_file: Callable[[], None],
     ) -> None:
         self.connection = connection
         self._path = path
-        self._check = check
+        self._check_open = check_open
         self._check_file = check_file
         self._inherited = False
         self._batch_thread: int | None = None
@@ -145,21 +150,22 @@ class Writer:
     ) -> Iterator[sqlite3.Connection]:
         begin, commit, undo = statements
         outermost = statements is _TRANSACTION
+        self._check_open()
         if outermost:
-            self._check()
             # An interrupt may have kept the last transaction from being undone.
             self._undo(undo)
         try:
             self.connection.execute(begin)
             yield self.connection
+            self._check_open()  # a fork inside the block leaves the commit to the parent
+            if outermost:
+                self._check_file()
         except BaseException as fault:
             self._undo(undo)
-            if isinstance(fault, sqlite3.Error):
+            if isinstance(fault, sqlite3.Error | UnicodeDecodeError):
                 raise told(fault, self._path) from fault
             raise
         try:
-            if self._inherited:
-                self._check()  # a fork inside the block leaves the commit to the parent
             self.connection.execute(commit)
         except sqlite3.Error as fault:
             self._undo(undo)
@@ -169,7 +175,7 @@ class Writer:
                 self._check_file()
             except StoreUnavailableError as fault:
                 # It is in the file that was opened, which nobody finds unless it is put back.
-                fault.operation_id = operation_id
+                fault.operation_id = operation_id or "without an id"
                 raise
 
     def _undo(self, statements: tuple[str, ...]) -> None:
