@@ -1,0 +1,302 @@
+"""Kills an operation before each of its steps, each time on a fresh copy of the same file.
+
+A step is a statement that is sent to the database, one that a trigger runs included, or a change
+of the file system that the interpreter makes. The process that is killed is a fork, so that
+hundreds of kills take seconds. What SQLite writes within a statement lies between two steps:
+for that, it is also killed at moments chosen by lot over the length of the operation.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from session_fsm import SessionManager
+from session_fsm.clock import ManualClock
+from session_fsm.stores.abc import all_ids
+
+FILE: Final = "sessions.db"
+DEADLOCK_SECONDS: Final = 60.0
+
+Digests = Mapping[str, tuple[str, ...]]
+"""The digests of the events of each id, which stand for all that the events say; and the schema."""
+
+
+@attrs.frozen(kw_only=True)
+class Action:
+    """Something that is done to a store, and may be killed.
+
+    Attributes:
+        name: What it is called.
+        clock: What time it is while it is done.
+        prepare: Makes the file that it is done to, in a directory; the file may stay missing.
+        act: Does it to the store at a URL, from opening to closing it; to do it twice is harmless.
+        in_one: Whether it is one transaction, so that all of it is there or nothing.
+        most_steps: Before how many steps, spread evenly, it is killed if it has more.
+    """
+
+    name: str
+    clock: ManualClock
+    prepare: Callable[[Path], object]
+    act: Callable[[str], object]
+    in_one: bool
+    most_steps: int = 700
+
+
+@attrs.define
+class Killed:
+    """What the kills of one action came to.
+
+    Attributes:
+        name: Of the action.
+        steps: How many it has.
+        at_steps: How often it was killed before one of them.
+        at_moments: How often it was killed at a moment chosen by lot.
+        nothing: How often nothing of it was there afterwards.
+        all: How often all of it was.
+        faults: What was wrong, in words.
+    """
+
+    name: str
+    steps: int = 0
+    at_steps: int = 0
+    at_moments: int = 0
+    nothing: int = 0
+    all: int = 0
+    faults: list[str] = attrs.field(factory=list)
+
+    @property
+    def part(self) -> int:
+        """How often a part of it was there."""
+        return self.at_steps + self.at_moments - self.nothing - self.all
+
+
+class Fuse:
+    """Counts steps, and kills the process before one of them.
+
+    Args:
+        last: The step before which it is killed, counted from 1; 0: none.
+    """
+
+    def __init__(self, last: int) -> None:
+        self.steps = 0
+        self._last = last
+
+    def step(self, *_: object) -> None:
+        """Note a step that is about to be done."""
+        self.steps += 1
+        if self.steps == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Note what the interpreter is about to do, if it changes files."""
+        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        if event in _FILE_EVENTS or (event == "open" and (arguments[2] or 0) & writes):
+            self.step()
+
+    def lay(self) -> None:
+        """Watch this process from now on, for as long as it lives."""
+        connect = sqlite3.connect
+
+        def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*arguments, **options)
+            connection.set_trace_callback(self.step)
+            return connection
+
+        sqlite3.connect = connect_and_watch  # type: ignore[assignment]  # in a fork that ends soon
+        sys.addaudithook(self.audited)
+
+
+_FILE_EVENTS: Final = frozenset(
+    {"os.mkdir", "os.link", "os.remove", "os.rename", "os.chmod", "fcntl.flock", "sqlite3.connect"}
+)
+
+
+def kill_everywhere(
+    action: Action, directory: Path, *, most_steps: int | None, moments: int, seed: int
+) -> Killed:
+    """Kill an action before its steps and at moments, and see that the store is whole after each.
+
+    Args:
+        action: What is done.
+        directory: An empty one, for the files.
+        most_steps: Before how many steps, if that is fewer than the action's own number.
+        moments: At how many moments.
+        seed: What decides the moments.
+    """
+    template = directory / "before"
+    template.mkdir()
+    action.prepare(template)
+    before = _look(_copy(template, directory), action)[0]
+    whole = _copy(template, directory)
+    steps, seconds = _unbroken(action, whole)
+    after, problems = _look(whole, action)
+    killed = Killed(action.name, steps, faults=[f"unbroken: {each}" for each in problems])
+    chance = random.Random(f"{action.name}.{seed}")
+    most = action.most_steps if most_steps is None else min(most_steps, action.most_steps)
+    for step in _spread(steps, most):
+        copy = _copy(template, directory)
+        if _fork(action, copy, Fuse(step)).end(None) == 0:
+            killed.faults.append(f"step {step} was not come to")
+        killed.at_steps += 1
+        _check(action, copy, before, after, killed, f"before step {step} of {steps}")
+    for _ in range(moments):
+        copy, fraction = _copy(template, directory), chance.random()
+        _fork(action, copy, None).end(fraction * seconds)
+        killed.at_moments += 1
+        _check(action, copy, before, after, killed, f"after {fraction:.3f} of its length")
+    return killed
+
+
+def _spread(steps: int, most: int) -> list[int]:
+    if steps <= most:
+        return list(range(1, steps + 1))
+    return sorted({1 + round(number * (steps - 1) / (most - 1)) for number in range(most)})
+
+
+def _copy(template: Path, directory: Path) -> Path:
+    """Return a fresh copy; the one before is thrown away."""
+    copy = directory / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(template, copy)
+    return copy
+
+
+def _url(directory: Path) -> str:
+    return f"sqlite:///{directory / FILE}"
+
+
+# --- the process that is killed --------------------------------------------------------------
+
+
+@attrs.frozen
+class _Child:
+    process: int
+    said: int
+
+    def hear(self) -> bytes:
+        """Return the next thing that it says."""
+        ready, _, _ = select.select([self.said], [], [], DEADLOCK_SECONDS)
+        return os.read(self.said, 100) if ready else b""
+
+    def end(self, after_seconds: float | None) -> int:
+        """Wait for its death, or kill it some time after it has begun; returns its exit code."""
+        begun = self.hear()
+        if after_seconds is not None:
+            assert begun == b"begun\n"
+            select.select([], [], [], after_seconds)
+            os.kill(self.process, signal.SIGKILL)
+        else:
+            while self.hear():
+                continue
+        os.close(self.said)
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
+
+def _fork(action: Action, directory: Path, fuse: Fuse | None) -> _Child:
+    """Do an action in a fork, which says that it begins, and how many steps it has done."""
+    hears, says = os.pipe()
+    process = os.fork()
+    if process:
+        os.close(says)
+        return _Child(process, hears)
+    try:
+        os.write(says, b"begun\n")
+        if fuse is not None:
+            fuse.lay()
+        action.act(_url(directory))
+        os.write(says, b"%d\n" % (0 if fuse is None else fuse.steps))
+        if fuse is None:
+            signal.pause()  # it is killed a little late
+        os._exit(0)
+    except BaseException as fault:  # noqa: BLE001 - nothing of the parent may run here
+        with suppress(OSError):
+            print(f"{action.name}: {fault!r}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _unbroken(action: Action, directory: Path) -> tuple[int, float]:
+    """Do it whole; returns its steps, and its length in seconds."""
+    counted = _fork(action, directory, Fuse(0))
+    begun = time.monotonic()
+    assert counted.hear() == b"begun\n"
+    steps = int(counted.hear())
+    seconds = time.monotonic() - begun
+    counted.end(None)
+    return steps, seconds
+
+
+def in_another_process(action: Callable[[], object]) -> None:
+    """Do something in a process of its own, which has to kill itself in it."""
+    process = os.fork()
+    if process:
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        assert status == -signal.SIGKILL, status
+        return
+    try:
+        action()
+    except BaseException as fault:  # noqa: BLE001 - nothing of the parent may run here
+        print(f"{fault!r}", file=sys.stderr, flush=True)
+    os._exit(1)  # it should have died
+
+
+# --- what is left ----------------------------------------------------------------------------
+
+
+def _look(directory: Path, action: Action) -> tuple[Digests, list[str]]:
+    """Return what a store holds, and what is wrong with it."""
+    found = {_SCHEMA: _schema(directory / FILE)}
+    with SessionManager(_url(directory), clock=action.clock) as manager:
+        problems = list(manager.verify().problems)
+        for each in all_ids(manager.store):
+            found[each] = tuple(event.digest for event in manager.history(each))
+    return found, problems
+
+
+_SCHEMA: Final = "the schema"
+
+
+def _schema(file: Path) -> tuple[str, ...]:
+    """Return the names of what a database consists of, as it is before a store opens it."""
+    if not file.exists():
+        return ()
+    with closing(sqlite3.connect(file)) as connection:
+        query = "SELECT type || ' ' || name FROM sqlite_schema ORDER BY 1"
+        return tuple(name for (name,) in connection.execute(query))
+
+
+def _check(
+    action: Action, directory: Path, before: Digests, after: Digests, killed: Killed, when: str
+) -> None:
+    """See that a store is whole after a kill, and that doing it again completes it."""
+    found, problems = _look(directory, action)
+    if found == before:
+        killed.nothing += 1
+    elif found == after:
+        killed.all += 1
+    elif action.in_one:
+        problems.append("it is one transaction, and a part of it is there")
+    for session_id in found.keys() | before.keys():
+        here, was = found.get(session_id, ()), before.get(session_id, ())
+        will = after.get(session_id, ())
+        on_its_way = here[: len(was)] == was and here == will[: len(here)]
+        if here not in (was, will) and not on_its_way:
+            problems.append(f"{session_id} is neither as it was nor on its way to what it will be")
+    action.act(_url(directory))
+    again, then = _look(directory, action)
+    problems += [f"done again: {each}" for each in then]
+    if again != after:
+        problems.append("done again, it is not as if it had never been killed")
+    killed.faults += [f"{action.name}, killed {when}: {each}" for each in problems]
