@@ -198,8 +198,8 @@ def _compare_untagged(fresh: Mapping[str, list[Chain]], report: Report, found: F
                 f"{session_id}: {trigger} was acknowledged {done[key]} times, was in flight"
                 f" {open_[key]} times, and is there {there[key]} times"
             )
-        found.whole += there[key] - done[key]
-        found.absent += done[key] + open_[key] - there[key]
+        found.whole += max(there[key] - done[key], 0)
+        found.absent += max(done[key] + open_[key] - there[key], 0)
 
 
 def _count(report: Report, tags: Iterable[str]) -> Counter[tuple[str, str]]:

@@ -109,15 +109,23 @@ class Chooser:
         chance: What decides.
         sessions: The ids to choose from.
         workers: Whether some sessions are created with a worker.
+        reads: How often it reads; see `WEIGHTS`.
     """
 
     def __init__(
-        self, prefix: str, chance: random.Random, sessions: Iterable[str], *, workers: bool
+        self,
+        prefix: str,
+        chance: random.Random,
+        sessions: Iterable[str],
+        *,
+        workers: bool = False,
+        reads: int = 0,
     ) -> None:
         self._prefix = prefix
         self._chance = chance
         self._sessions = tuple(sessions)
         self._workers = workers
+        self._weights = {**WEIGHTS, "get": reads}
         self._made = 0
         self._tasks: list[tuple[str, str]] = []
 
@@ -125,7 +133,7 @@ class Chooser:
         """Return the next operation."""
         self._made += 1
         tag = f"op:{self._prefix}.{self._made}"
-        [verb] = self._chance.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
+        [verb] = self._chance.choices(tuple(self._weights), tuple(self._weights.values()))
         session_id = self._chance.choice(self._sessions)
         luck = self._chance.random()
         if verb == "end_task" and not self._tasks:
