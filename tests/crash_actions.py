@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from crash_steps import FILE, Action, in_another_process
+from crash_forks import in_another_process
+from crash_steps import FILE, Action
 from replaying import log_of, row
 
 from session_fsm import Session, SessionManager

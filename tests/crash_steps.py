@@ -8,27 +8,23 @@ for that, it is also killed at moments chosen by lot over the length of the oper
 
 from __future__ import annotations
 
-import os
 import random
-import select
 import shutil
-import signal
 import sqlite3
-import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
+from crash_forks import Fuse, fork, unbroken
 
 from session_fsm import SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores.abc import all_ids
 
 FILE: Final = "sessions.db"
-DEADLOCK_SECONDS: Final = 60.0
 
 Digests = Mapping[str, tuple[str, ...]]
 """The digests of the events of each id, which stand for all that the events say; and the schema."""
@@ -83,47 +79,6 @@ class Killed:
         return self.at_steps + self.at_moments - self.nothing - self.all
 
 
-class Fuse:
-    """Counts steps, and kills the process before one of them.
-
-    Args:
-        last: The step before which it is killed, counted from 1; 0: none.
-    """
-
-    def __init__(self, last: int) -> None:
-        self.steps = 0
-        self._last = last
-
-    def step(self, *_: object) -> None:
-        """Note a step that is about to be done."""
-        self.steps += 1
-        if self.steps == self._last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def audited(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Note what the interpreter is about to do, if it changes files."""
-        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-        if event in _FILE_EVENTS or (event == "open" and (arguments[2] or 0) & writes):
-            self.step()
-
-    def lay(self) -> None:
-        """Watch this process from now on, for as long as it lives."""
-        connect = sqlite3.connect
-
-        def connect_and_watch(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection: sqlite3.Connection = connect(*arguments, **options)
-            connection.set_trace_callback(self.step)
-            return connection
-
-        sqlite3.connect = connect_and_watch  # type: ignore[assignment]  # in a fork that ends soon
-        sys.addaudithook(self.audited)
-
-
-_FILE_EVENTS: Final = frozenset(
-    {"os.mkdir", "os.link", "os.remove", "os.rename", "os.chmod", "fcntl.flock", "sqlite3.connect"}
-)
-
-
 def kill_everywhere(
     action: Action, directory: Path, *, most_steps: int | None, moments: int, seed: int
 ) -> Killed:
@@ -141,20 +96,20 @@ def kill_everywhere(
     action.prepare(template)
     before = _look(_copy(template, directory), action)[0]
     whole = _copy(template, directory)
-    steps, seconds = _unbroken(action, whole)
+    steps, seconds = unbroken(partial(action.act, _url(whole)))
     after, problems = _look(whole, action)
     killed = Killed(action.name, steps, faults=[f"unbroken: {each}" for each in problems])
     chance = random.Random(f"{action.name}.{seed}")
     most = action.most_steps if most_steps is None else min(most_steps, action.most_steps)
     for step in _spread(steps, most):
         copy = _copy(template, directory)
-        if _fork(action, copy, Fuse(step)).end(None) == 0:
+        if fork(partial(action.act, _url(copy)), Fuse(step)).end(None) == 0:
             killed.faults.append(f"step {step} was not come to")
         killed.at_steps += 1
         _check(action, copy, before, after, killed, f"before step {step} of {steps}")
     for _ in range(moments):
         copy, fraction = _copy(template, directory), chance.random()
-        _fork(action, copy, None).end(fraction * seconds)
+        fork(partial(action.act, _url(copy)), None).end(fraction * seconds)
         killed.at_moments += 1
         _check(action, copy, before, after, killed, f"after {fraction:.3f} of its length")
     return killed
@@ -176,80 +131,6 @@ def _copy(template: Path, directory: Path) -> Path:
 
 def _url(directory: Path) -> str:
     return f"sqlite:///{directory / FILE}"
-
-
-# --- the process that is killed --------------------------------------------------------------
-
-
-@attrs.frozen
-class _Child:
-    process: int
-    said: int
-
-    def hear(self) -> bytes:
-        """Return the next thing that it says."""
-        ready, _, _ = select.select([self.said], [], [], DEADLOCK_SECONDS)
-        return os.read(self.said, 100) if ready else b""
-
-    def end(self, after_seconds: float | None) -> int:
-        """Wait for its death, or kill it some time after it has begun; returns its exit code."""
-        begun = self.hear()
-        if after_seconds is not None:
-            assert begun == b"begun\n"
-            select.select([], [], [], after_seconds)
-            os.kill(self.process, signal.SIGKILL)
-        else:
-            while self.hear():
-                continue
-        os.close(self.said)
-        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-
-
-def _fork(action: Action, directory: Path, fuse: Fuse | None) -> _Child:
-    """Do an action in a fork, which says that it begins, and how many steps it has done."""
-    hears, says = os.pipe()
-    process = os.fork()
-    if process:
-        os.close(says)
-        return _Child(process, hears)
-    try:
-        os.write(says, b"begun\n")
-        if fuse is not None:
-            fuse.lay()
-        action.act(_url(directory))
-        os.write(says, b"%d\n" % (0 if fuse is None else fuse.steps))
-        if fuse is None:
-            signal.pause()  # it is killed a little late
-        os._exit(0)
-    except BaseException as fault:  # noqa: BLE001 - nothing of the parent may run here
-        with suppress(OSError):
-            print(f"{action.name}: {fault!r}", file=sys.stderr, flush=True)
-        os._exit(1)
-
-
-def _unbroken(action: Action, directory: Path) -> tuple[int, float]:
-    """Do it whole; returns its steps, and its length in seconds."""
-    counted = _fork(action, directory, Fuse(0))
-    begun = time.monotonic()
-    assert counted.hear() == b"begun\n"
-    steps = int(counted.hear())
-    seconds = time.monotonic() - begun
-    counted.end(None)
-    return steps, seconds
-
-
-def in_another_process(action: Callable[[], object]) -> None:
-    """Do something in a process of its own, which has to kill itself in it."""
-    process = os.fork()
-    if process:
-        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        assert status == -signal.SIGKILL, status
-        return
-    try:
-        action()
-    except BaseException as fault:  # noqa: BLE001 - nothing of the parent may run here
-        print(f"{fault!r}", file=sys.stderr, flush=True)
-    os._exit(1)  # it should have died
 
 
 # --- what is left ----------------------------------------------------------------------------

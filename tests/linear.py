@@ -22,17 +22,17 @@ from linearizability import Call, check
 from session_fsm import SessionEvent, SessionManager
 from session_fsm.stores.abc import all_ids
 
-PROCESS = str(Path(__file__).with_name("linear_process.py"))
+PROCESS = Path(__file__).with_name("linear_process.py")
 
 
 def record(url: str, seed: int, processes: int, places: int, seconds: float) -> list[Call]:
     """Let processes call for some time, and return all their calls."""
     with tempfile.TemporaryDirectory() as name:
         files = [Path(name) / f"{number}.jsonl" for number in range(processes)]
+        common = [sys.executable, "-W", "error", str(PROCESS), url, str(seed), str(places)]
         callers = [
             subprocess.Popen(
-                [sys.executable, "-W", "error", PROCESS, url]
-                + list(map(str, (seed, number, places, seconds, file))),
+                [*common, str(seconds), str(number), str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

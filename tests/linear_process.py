@@ -1,6 +1,6 @@
 """One of many processes that move the same sessions, and record what they were told.
 
-    python linear_process.py URL SEED NUMBER PLACES SECONDS RECORDS
+    python linear_process.py URL SEED PLACES SECONDS NUMBER RECORDS
 
 It opens the store, says so, waits for a line, and writes each of its calls to the file RECORDS.
 """
@@ -113,7 +113,7 @@ def read(line: str) -> Call:
 
 def main(arguments: Sequence[str]) -> None:
     """Call until the time is over."""
-    url, seed, number, places, seconds, records = arguments
+    url, seed, places, seconds, number, records = arguments
     with SessionManager(url) as manager, Path(records).open("w") as file:
         driver = Driver(manager, f"{seed}.{number}", int(places), time.monotonic_ns)
         print("open", flush=True)
