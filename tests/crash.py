@@ -4,7 +4,8 @@
 
 `writing`: threads of one process change the sessions of one file, tell each change as soon as it is
 acknowledged, and are killed; this is done N times on the same file. The other names are those of
-`crash_actions`: each is killed before its steps, and at moments chosen by lot, on copies of a file.
+`crash_actions`: each is killed before its steps, in writes, and at moments chosen by lot, on copies
+of a file.
 
 The same seed makes the same choices. The exit code is 1 if anything was lost or is half there.
 """
@@ -51,9 +52,10 @@ def act_and_kill(
     killed = kill_everywhere(action, directory, most_steps=steps, moments=moments, seed=seed)
     say(
         action.name,
-        f"{killed.at_steps + killed.at_moments} kills ({killed.at_steps} before one of"
-        f" {killed.steps:,} steps), then there: nothing {killed.nothing}, a part {killed.part},"
-        f" all {killed.all}; {time.monotonic() - begun:.1f} s",
+        f"{killed.kills} kills ({killed.at_steps} before one of {killed.steps:,} steps,"
+        f" {killed.in_writes} in a write, {killed.at_moments} at a moment), then there:"
+        f" nothing {killed.nothing}, a part {killed.part}, all {killed.all};"
+        f" {time.monotonic() - begun:.1f} s",
     )
     return killed.faults
 
@@ -67,7 +69,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="what decides all choices")
     parser.add_argument("--only", action="append", choices=names, help="only this; repeatable")
     parser.add_argument("--steps", type=int, help="before how many steps at most")
-    parser.add_argument("--moments", type=int, default=20, help="at how many moments chosen by lot")
+    parser.add_argument(
+        "--moments", type=int, default=20, help="at how many moments, and in how many writes"
+    )
     told = parser.parse_args()
     only = told.only or names
     faults: list[str] = []

@@ -1,8 +1,9 @@
-"""Forks that do something, and are killed before one of their steps, or after some time."""
+"""Forks that do something, and are killed before a step, in a write, or after some time."""
 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import sqlite3
@@ -89,8 +90,14 @@ class Child:
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
 
 
-def fork(act: Callable[[], object], fuse: Fuse | None) -> Child:
-    """Do something in a fork, which says that it begins, and how many steps it has done."""
+def fork(act: Callable[[], object], fuse: Fuse | None, most_bytes: int | None = None) -> Child:
+    """Do something in a fork, which says that it begins, and how many steps it has done.
+
+    Args:
+        act: What is done.
+        fuse: What kills it before a step; None: it is killed from outside, however late.
+        most_bytes: The write that makes a file longer than this is torn there, and kills it.
+    """
     hears, says = os.pipe()
     process = os.fork()
     if process:
@@ -100,6 +107,8 @@ def fork(act: Callable[[], object], fuse: Fuse | None) -> Child:
         os.write(says, b"begun\n")
         if fuse is not None:
             fuse.lay()
+        if most_bytes is not None:
+            _limit(most_bytes)
         act()
         os.write(says, b"%d\n" % (0 if fuse is None else fuse.steps))
         if fuse is None:
@@ -109,6 +118,12 @@ def fork(act: Callable[[], object], fuse: Fuse | None) -> Child:
         with suppress(OSError):
             print(f"{fault!r}", file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def _limit(most_bytes: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the interpreter ignores it
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
 
 def unbroken(act: Callable[[], object]) -> tuple[int, float]:

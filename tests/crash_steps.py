@@ -2,14 +2,16 @@
 
 A step is a statement that is sent to the database, one that a trigger runs included, or a change
 of the file system that the interpreter makes. The process that is killed is a fork, so that
-hundreds of kills take seconds. What SQLite writes within a statement lies between two steps:
-for that, it is also killed at moments chosen by lot over the length of the operation.
+hundreds of kills take seconds. What SQLite writes within a statement lies between two steps: for
+that, a write is torn at a length of the file chosen by lot, which kills the process as well; and it
+is killed at moments chosen by lot over the length of the operation.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -59,6 +61,7 @@ class Killed:
         name: Of the action.
         steps: How many it has.
         at_steps: How often it was killed before one of them.
+        in_writes: How often it was killed in a write, of which the first part was done.
         at_moments: How often it was killed at a moment chosen by lot.
         nothing: How often nothing of it was there afterwards.
         all: How often all of it was.
@@ -68,28 +71,34 @@ class Killed:
     name: str
     steps: int = 0
     at_steps: int = 0
+    in_writes: int = 0
     at_moments: int = 0
     nothing: int = 0
     all: int = 0
     faults: list[str] = attrs.field(factory=list)
 
     @property
+    def kills(self) -> int:
+        """How often it was killed."""
+        return self.at_steps + self.in_writes + self.at_moments
+
+    @property
     def part(self) -> int:
         """How often a part of it was there."""
-        return self.at_steps + self.at_moments - self.nothing - self.all
+        return self.kills - self.nothing - self.all
 
 
 def kill_everywhere(
     action: Action, directory: Path, *, most_steps: int | None, moments: int, seed: int
 ) -> Killed:
-    """Kill an action before its steps and at moments, and see that the store is whole after each.
+    """Kill an action again and again, and see that the store is whole after each time.
 
     Args:
         action: What is done.
         directory: An empty one, for the files.
         most_steps: Before how many steps, if that is fewer than the action's own number.
-        moments: At how many moments.
-        seed: What decides the moments.
+        moments: At how many moments, and in how many writes.
+        seed: What decides the moments and the writes.
     """
     template = directory / "before"
     template.mkdir()
@@ -100,19 +109,41 @@ def kill_everywhere(
     after, problems = _look(whole, action)
     killed = Killed(action.name, steps, faults=[f"unbroken: {each}" for each in problems])
     chance = random.Random(f"{action.name}.{seed}")
-    most = action.most_steps if most_steps is None else min(most_steps, action.most_steps)
-    for step in _spread(steps, most):
+    few = action.most_steps if most_steps is None else min(most_steps, action.most_steps)
+    for step in _spread(steps, few):
         copy = _copy(template, directory)
-        if fork(partial(action.act, _url(copy)), Fuse(step)).end(None) == 0:
-            killed.faults.append(f"step {step} was not come to")
+        code = fork(partial(action.act, _url(copy)), Fuse(step)).end(None)
+        if code != -signal.SIGKILL:
+            killed.faults.append(f"it ended with {code}, not before step {step}")
         killed.at_steps += 1
         _check(action, copy, before, after, killed, f"before step {step} of {steps}")
+    longest = _longest(action, template, directory) if moments else 0
+    for _ in range(moments):
+        copy, most = _copy(template, directory), chance.randrange(longest)
+        code = fork(partial(action.act, _url(copy)), Fuse(0), most).end(None)
+        if code == 0:
+            continue  # it has written all that it had to
+        if code != -signal.SIGXFSZ:
+            killed.faults.append(f"it ended with {code}, not in the write past {most:,} bytes")
+        killed.in_writes += 1
+        _check(action, copy, before, after, killed, f"in the write past {most:,} bytes")
     for _ in range(moments):
         copy, fraction = _copy(template, directory), chance.random()
         fork(partial(action.act, _url(copy)), None).end(fraction * seconds)
         killed.at_moments += 1
         _check(action, copy, before, after, killed, f"after {fraction:.3f} of its length")
     return killed
+
+
+def _longest(action: Action, template: Path, directory: Path) -> int:
+    """Return a length that no file comes to, and at most twice as much as one does."""
+    most = 1 << 15
+    while True:
+        copy = _copy(template, directory)
+        code = fork(partial(action.act, _url(copy)), Fuse(0), most).end(None)
+        if code != -signal.SIGXFSZ:
+            return most
+        most *= 2
 
 
 def _spread(steps: int, most: int) -> list[int]:

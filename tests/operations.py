@@ -146,7 +146,8 @@ class Chooser:
         elif verb == "fire":
             argument = FIRED[int(luck * len(FIRED))]
         elif verb == "transition":
-            argument = "idle" if luck < 0.5 else "active"
+            # A start ends in failure if somebody else has activated its session meanwhile.
+            argument = "idle" if luck < 0.5 or self._workers else "active"
         elif verb == "create" and self._workers and luck < 0.25:
             argument = "worker"
         elif verb == "terminate" and self._workers and luck < 0.25:
