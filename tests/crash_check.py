@@ -129,7 +129,8 @@ def _compare_chains(fresh: Mapping[str, list[Chain]], report: Report, found: Fin
         if chain.tag is None:
             by_itself = chain.anchor.trigger in {"activate", "finish"} and chain.worker
             if not by_itself and chain.anchor.trigger not in UNTAGGED:
-                found.faults.append(f"{where} ({chain.anchor.trigger}) was done by nobody")
+                step = f"{chain.anchor.trigger}, {chain.anchor.reason!r}"
+                found.faults.append(f"{where} ({step}) was done by nobody")
             continue
         operation = report.begun.get(chain.tag)
         seen[chain.tag] += 1
