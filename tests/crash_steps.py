@@ -13,7 +13,7 @@ import random
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Final
 import attrs
 from crash_forks import Fuse, fork, unbroken
 
-from session_fsm import SessionManager
+from session_fsm import SessionFsmError, SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores.abc import all_ids
 
@@ -193,22 +193,32 @@ def _check(
     action: Action, directory: Path, before: Digests, after: Digests, killed: Killed, when: str
 ) -> None:
     """See that a store is whole after a kill, and that doing it again completes it."""
+    try:
+        problems = list(_problems(action, directory, before, after, killed))
+    except (SessionFsmError, sqlite3.Error, AssertionError) as fault:
+        problems = [f"the store does not go on: {type(fault).__name__}: {fault}"]
+    killed.faults += [f"{action.name}, killed {when}: {each}" for each in problems]
+
+
+def _problems(
+    action: Action, directory: Path, before: Digests, after: Digests, killed: Killed
+) -> Iterator[str]:
     found, problems = _look(directory, action)
+    yield from problems
     if found == before:
         killed.nothing += 1
     elif found == after:
         killed.all += 1
     elif action.in_one:
-        problems.append("it is one transaction, and a part of it is there")
+        yield "it is one transaction, and a part of it is there"
     for session_id in found.keys() | before.keys():
         here, was = found.get(session_id, ()), before.get(session_id, ())
         will = after.get(session_id, ())
         on_its_way = here[: len(was)] == was and here == will[: len(here)]
         if here not in (was, will) and not on_its_way:
-            problems.append(f"{session_id} is neither as it was nor on its way to what it will be")
+            yield f"{session_id} is neither as it was nor on its way to what it will be"
     action.act(_url(directory))
     again, then = _look(directory, action)
-    problems += [f"done again: {each}" for each in then]
+    yield from (f"done again: {each}" for each in then)
     if again != after:
-        problems.append("done again, it is not as if it had never been killed")
-    killed.faults += [f"{action.name}, killed {when}: {each}" for each in problems]
+        yield "done again, it is not as if it had never been killed"

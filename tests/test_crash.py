@@ -104,6 +104,40 @@ def test_crash_steps_find_an_action_that_is_not_one_transaction() -> None:
         assert said.rest() == ["True", "False", "True", "True"]
 
 
+def test_crash_steps_find_a_write_that_is_torn_and_not_undone() -> None:
+    """Where nothing is kept to undo a transaction with, a write that is torn breaks the file."""
+    program = """
+        import sqlite3
+        import sys
+        import tempfile
+        from pathlib import Path
+
+        sys.path.insert(0, "tests")
+        import attrs
+        from crash_actions import ACTIONS
+        from crash_steps import kill_everywhere
+
+        def without_a_journal(url):
+            connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("BEGIN")
+            for number in range(200):
+                mark = (f"mark-{number}", b"x" * 900)
+                connection.execute("INSERT OR REPLACE INTO mark VALUES (?, ?)", mark)
+            connection.execute("COMMIT")
+            connection.close()
+
+        [batch] = [action for action in ACTIONS if action.name == "batch"]
+        action = attrs.evolve(batch, act=without_a_journal)
+        with tempfile.TemporaryDirectory() as name:
+            killed = kill_everywhere(action, Path(name), most_steps=2, moments=8, seed=1)
+        print(any("in the write past" in fault and "malformed" in fault for fault in killed.faults))
+    """
+    with Program(program) as said:
+        assert said.rest() == ["True"]
+
+
 def test_crash_choices_are_those_of_the_seed() -> None:
     """The same seed makes the same choices, and another one makes others."""
 
