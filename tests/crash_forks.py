@@ -72,9 +72,12 @@ class Child:
     said: int
 
     def hear(self) -> bytes:
-        """Return the next thing that it says."""
+        """Return the next thing that it says; nothing if it has ended."""
         ready, _, _ = select.select([self.said], [], [], DEADLOCK_SECONDS)
-        return os.read(self.said, 100) if ready else b""
+        if not ready:
+            os.kill(self.process, signal.SIGKILL)
+            raise SystemExit("a fork does not come to an end")
+        return os.read(self.said, 100)
 
     def end(self, after_seconds: float | None) -> int:
         """Wait for its death, or kill it some time after it has begun; returns its exit code."""
