@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance bench-core test-all test-lowest wheel clean
+	conformance crash linear bench-core test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -123,6 +123,14 @@ drift: .venv/for-tests  ## fail when a file in diagrams/ is stale
 
 conformance: .venv/for-tests  ## run the tests of transitions itself on our machine
 	$(BIN)/python tests/conformance.py build/conformance
+
+# --- what the tests do for a moment, done for minutes -----------------------------------------
+
+crash: .venv/for-tests  ## kill whatever writes, at every step; CRASH='--rounds 20' for less
+	$(BIN)/python -W error tests/crash.py $(CRASH)
+
+linear: .venv/for-tests  ## eight processes, one file, one minute; LINEAR='--seconds 9' for less
+	$(BIN)/python -W error tests/linear.py $(LINEAR)
 
 # --- figures ----------------------------------------------------------------------------------
 
