@@ -82,13 +82,16 @@ class CommitQueue(Generic[Item]):
         """
         entry = Entry(item)
         try:
-            self._await_turn(entry)
-            if (group := entry.group) is not None:
-                self._gather(group)
-                self._write(group)
-        finally:
-            if entry.group is not None:
-                self._pass_on(entry.group)
+            try:
+                self._await_turn(entry)
+                if (group := entry.group) is not None:
+                    self._gather(group)
+                    self._write(group)
+            finally:
+                self._pass_on(entry)
+        except BaseException:
+            self._pass_on(entry)  # it may have been interrupted itself
+            raise
         if entry.error is not None:
             try:
                 raise entry.error
@@ -101,12 +104,14 @@ class CommitQueue(Generic[Item]):
         """Keep everybody else from writing inside."""
         entry: Entry[Item] = Entry(None)
         try:
-            self._await_turn(entry)
-            yield
-        finally:
-            if entry.group is not None:
-                entry.answer()
-                self._pass_on(entry.group)
+            try:
+                self._await_turn(entry)
+                yield
+            finally:
+                self._pass_on(entry)
+        except BaseException:
+            self._pass_on(entry)  # it may have been interrupted itself
+            raise
 
     def _await_turn(self, entry: Entry[Item]) -> None:
         """Wait until an entry leads, or was written by another one."""
@@ -151,15 +156,14 @@ class CommitQueue(Generic[Item]):
             self._waiting.popleft()
         return None
 
-    def _pass_on(self, group: list[Entry[Item]]) -> None:
-        """Give everybody in a group that was led an answer, and the next one its turn."""
-        try:
-            self._pass_on_once(group)
-        except BaseException:
-            self._pass_on_once(group)  # interrupted: what was done is not done twice
-            raise
+    def _pass_on(self, leader: Entry[Item]) -> None:
+        """Give everybody in a group that was led an answer, and the next one its turn.
 
-    def _pass_on_once(self, group: list[Entry[Item]]) -> None:
+        Nothing if the entry does not lead; what was done already is not done twice.
+        """
+        group = leader.group
+        if group is None:
+            return
         for entry in group:
             if entry.pending and entry.item is not None:
                 entry.answer(self._unknown(entry.item))

@@ -1,0 +1,306 @@
+"""Whoever writes at the same time is written together, in turn, and always gets an answer."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from managing import PATIENCE_SECONDS, await_event, begin, end
+
+from session_fsm.stores import sqlite_queue
+from session_fsm.stores.sqlite_queue import CommitQueue, Entry
+
+
+class UnknownError(Exception):
+    """Nobody can say whether it was written."""
+
+
+class Book:
+    """What is written, group by group; a test may hold the writing up, or make it fail.
+
+    Attributes:
+        groups: The items of each group.
+        open: The items of which somebody was told that their fate is open.
+        writing: Set as soon as somebody writes.
+        go_on: Cleared, keeps whoever writes from going on.
+        fault: Raised instead of writing.
+    """
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.open: set[str] = set()
+        self.writing = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.fault: BaseException | None = None
+        self.refused: dict[str, Exception] = {}
+        self.queue: CommitQueue[str] = CommitQueue(self.write, UnknownError)
+
+    def write(self, entries: Sequence[Entry[str]]) -> None:
+        self.writing.set()
+        await_event(self.go_on)
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+        self.groups.append([str(entry.item) for entry in entries])
+        for entry in entries:
+            entry.answer(self.refused.get(str(entry.item)))
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Let somebody write `first`, and keep it from going on inside."""
+        self.go_on.clear()
+        first = begin(lambda: self.queue.submit("first"))
+        await_event(self.writing)
+        try:
+            yield
+        finally:
+            self.go_on.set()
+            with suppress(KeyboardInterrupt):
+                end(first)
+
+    def submit_behind(self, *items: str) -> list[Any]:
+        """Have each item submitted by a thread of its own, in this order; returns the threads."""
+        return [self.behind(partial(self.queue.submit, item)) for item in items]
+
+    def behind(self, call: Callable[[], object]) -> Any:
+        """Have something called by a thread that has to wait; returns once it waits."""
+        waiting = len(self.queue._waiting)
+        thread = begin(call)
+        wait_until(lambda: len(self.queue._waiting) > waiting)
+        return thread
+
+    def wait_for_queue(self, length: int, outcome: Sequence[object] = ()) -> None:
+        """Return once so many wait, or something has come out."""
+        wait_until(lambda: bool(outcome) or len(self.queue._waiting) == length)
+
+    @property
+    def is_at_rest(self) -> bool:
+        return self.queue._leading is None and not self.queue._waiting
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Give others their turn until something holds."""
+    looks = threading.Event()
+    for _ in range(int(PATIENCE_SECONDS * 100)):
+        if condition():
+            return
+        looks.wait(0.001)
+    raise AssertionError("nothing came of it")
+
+
+def test_queue_alone_writes_at_once() -> None:
+    """Who finds nobody writing writes on its own thread, alone."""
+    threads: list[int] = []
+
+    def write(entries: Sequence[Entry[str]]) -> None:
+        threads.append(threading.get_ident())
+        [entry] = entries
+        entry.answer()
+
+    book = Book()
+    book.queue = CommitQueue(write, UnknownError)
+    book.queue.submit("a")
+    book.queue.submit("b")
+    assert threads == [threading.get_ident()] * 2
+
+
+def test_queue_writes_together_what_comes_meanwhile() -> None:
+    """Those who come while somebody writes are one group, in the order in which they came."""
+    book = Book()
+    with book.held_up():
+        threads = book.submit_behind("a", "b", "c")
+        assert book.groups == []
+    end(*threads)
+    assert book.groups == [["first"], ["a", "b", "c"]]
+    assert book.is_at_rest
+
+
+def test_queue_answers_each_with_its_own_error() -> None:
+    """One of a group that is refused gets its error; the others have written."""
+    book = Book()
+    book.refused["b"] = ValueError("b")
+    caught: list[str] = []
+
+    def submit() -> None:
+        try:
+            book.queue.submit("b")
+        except ValueError as fault:
+            caught.append(str(fault))
+
+    with book.held_up():
+        threads = [*book.submit_behind("a"), book.behind(submit), *book.submit_behind("c")]
+    end(*threads)
+    assert book.groups == [["first"], ["a", "b", "c"]]
+    assert caught == ["b"]
+
+
+def test_queue_alone_in_a_block_comes_in_turn() -> None:
+    """Who needs the writer for itself waits for those before, and lets nobody overtake."""
+    book = Book()
+    seen: list[int] = []
+
+    def alone() -> None:
+        with book.queue.alone():
+            seen.append(len(book.groups))
+
+    with book.held_up():
+        threads = [*book.submit_behind("a", "b"), book.behind(alone), *book.submit_behind("c", "d")]
+    end(*threads)
+    assert book.groups == [["first"], ["a", "b"], ["c", "d"]]
+    assert seen == [2]
+    assert book.is_at_rest
+
+
+def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No group is longer than it may be; the rest is the next one."""
+    monkeypatch.setattr(sqlite_queue, "MAX_TOGETHER", 3)
+    book = Book()
+    with book.held_up():
+        threads = book.submit_behind(*"abcdefgh")
+    end(*threads)
+    assert book.groups == [["first"], list("abc"), list("def"), list("gh")]
+
+
+def test_queue_itself_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds the queue full waits for room before it, and is written in the end."""
+    monkeypatch.setattr(sqlite_queue, "MAX_WAITING", 2)
+    book = Book()
+    with book.held_up():
+        threads = book.submit_behind("a", "b")
+        late = [begin(book.queue.submit, item) for item in "cde"]
+        assert len(book.queue._waiting) == 2
+    end(*threads, *late)
+    written = list(itertools.chain(*book.groups))
+    assert written[:3] == ["first", "a", "b"]
+    assert sorted(written[3:]) == list("cde")
+    assert book.is_at_rest
+
+
+def test_queue_interrupted_writing_tells_each() -> None:
+    """If whoever writes for others is interrupted, each of them is told that its fate is open."""
+    book = Book()
+    told: list[str] = []
+
+    def submit(item: str) -> Callable[[], None]:
+        def call() -> None:
+            try:
+                book.queue.submit(item)
+            except (UnknownError, KeyboardInterrupt) as fault:
+                told.append(f"{item}: {type(fault).__name__}")
+
+        return call
+
+    with book.held_up():
+        threads = [book.behind(submit(item)) for item in "abc"]
+        book.queue._write = raising(KeyboardInterrupt())
+    end(*threads)
+    assert sorted(told) == ["a: KeyboardInterrupt", "b: UnknownError", "c: UnknownError"]
+    assert book.is_at_rest
+
+
+def raising(fault: BaseException) -> Callable[[object], None]:
+    """Return a function that raises."""
+
+    def write(_: object) -> None:
+        raise fault
+
+    return write
+
+
+PLACES = range(1, 400)
+
+
+def interrupted_at(place: int, call: Callable[[], object]) -> bool:
+    """Call something, with an interrupt at the n-th place of the queue where one can come.
+
+    Python looks for signals where a function begins, and where a call of a function in C is over.
+
+    Returns:
+        Whether there was such a place.
+    """
+    left = place
+
+    def look(frame: Any, event: str, _: object) -> None:
+        nonlocal left
+        files = (frame.f_code.co_filename, frame.f_back and frame.f_back.f_code.co_filename)
+        if sqlite_queue.__file__ not in files or event not in ("call", "c_return"):
+            return
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        with suppress(KeyboardInterrupt, UnknownError):
+            call()
+    finally:
+        sys.setprofile(before)
+    return left <= 0
+
+
+def test_queue_interrupt_anywhere_loses_no_turn() -> None:
+    """Wherever the one who leads is interrupted, those who wait get their turn, and later ones."""
+    for place in PLACES:
+        book = Book()
+        others: list[Any] = []
+
+        def write(entries: Sequence[Entry[str]], book: Book = book, others: Any = others) -> None:
+            if not others:
+                others.extend(begin(swallowing(book, item)) for item in "ab")
+                wait_until(lambda: len(book.queue._waiting) == 2)
+            Book.write(book, entries)
+
+        book.queue._write = write
+        was_interrupted = interrupted_at(place, swallowing(book, "first"))
+        end(*others)
+        assert book.is_at_rest, place
+        book.queue.submit("later")
+        if not was_interrupted:
+            assert place > 10
+            return
+    raise AssertionError("the queue has more places than that")
+
+
+def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn() -> None:
+    """Wherever whoever waits is interrupted, the others are written, and so are later ones."""
+    for place in PLACES:
+        book = Book()
+        outcome: list[bool] = []
+
+        def waiting(book: Book = book, place: int = place, outcome: Any = outcome) -> None:
+            outcome.append(interrupted_at(place, lambda: book.queue.submit("waits")))
+
+        with book.held_up():
+            waits = begin(waiting)
+            book.wait_for_queue(1, outcome)
+            others = [begin(swallowing(book, item)) for item in "ab"]
+        end(waits, *others)
+        assert book.is_at_rest, place
+        book.queue.submit("later")
+        written = list(itertools.chain(*book.groups))
+        assert {"first", "later"} <= set(written), place
+        assert set(written) | book.open >= {"a", "b"}, place
+        assert len(written) == len(set(written)), place
+        if not outcome[0]:
+            return
+    raise AssertionError("the queue has more places than that")
+
+
+def swallowing(book: Book, item: str) -> Callable[[], None]:
+    """Return what submits an item, and takes it as it comes if its fate is open."""
+
+    def call() -> None:
+        try:
+            book.queue.submit(item)
+        except UnknownError:
+            book.open.add(item)
+
+    return call
