@@ -30,8 +30,20 @@ Problems = list[str]
 Check = Callable[[Any, str, Problems], Any]
 
 
+def is_word(value: object) -> bool:
+    """Tell whether a value is an exact `str` that can be an id, a task or a feature."""
+    return (
+        type(value) is str
+        and 1 <= len(value) <= MAX_ID_CHARACTERS
+        and value.isprintable()
+        and value == value.strip()
+    )
+
+
 def check_word(value: Any, path: str, problems: Problems) -> Any:
     """Return a value as it is, and name what keeps it from being an id or a status."""
+    if is_word(value):
+        return value
     if not isinstance(value, str):
         problems.append(f"{path}: expected a string, got {shown(value)}")
     elif not 1 <= len(value) <= MAX_ID_CHARACTERS:
@@ -45,6 +57,8 @@ def check_word(value: Any, path: str, problems: Problems) -> Any:
 
 def check_id(value: Any, path: str, problems: Problems) -> Any:
     """Return a word as an exact `str`; it is named if it can't be an id."""
+    if is_word(value):
+        return value
     value = check_word(value, path, problems)
     return str.__str__(value) if isinstance(value, str) else value
 
@@ -85,6 +99,14 @@ def words_of(maximum: int) -> Check:
     """Return the check of a list of distinct words, at most so many."""
 
     def check(value: Any, path: str, problems: Problems) -> Any:
+        kind = type(value)
+        if (
+            (kind is list or kind is tuple)
+            and len(value) <= maximum
+            and all(map(is_word, value))
+            and len(set(value)) == len(value)
+        ):
+            return tuple(value)
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             problems.append(f"{path}: expected a list of strings, got {shown(value)}")
             return ()

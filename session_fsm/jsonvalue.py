@@ -1,4 +1,4 @@
-"""JSON values that never change, and the one place that reads and writes JSON text.
+"""JSON values that never change.
 
 A session's `llm_config` and `metadata` belong to the session alone: they are copied in, checked
 once, and can't be changed by anybody afterwards. `JsonObject` and `JsonArray` are a `dict` and a
@@ -9,12 +9,28 @@ written as JSON and read back equal.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Self
 
-import orjson
+from .jsontext import JsonError, dump_json, parse_json, shown
+
+__all__ = [
+    "EMPTY_OBJECT",
+    "MAX_INTEGER",
+    "MAX_JSON_BYTES",
+    "MAX_JSON_DEPTH",
+    "MIN_INTEGER",
+    "JsonArray",
+    "JsonError",
+    "JsonObject",
+    "dump_json",
+    "freeze_object",
+    "frozen_json",
+    "parse_json",
+    "plain_text",
+    "shown",
+]
 
 MAX_JSON_BYTES = 1024 * 1024
 """Longest encoded form of one JSON object of a state, in bytes."""
@@ -24,10 +40,6 @@ MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 """Range of integers that every store and every reader keeps exactly (signed, 64 bits)."""
 _MAX_PATH_CHARACTERS = 200
 """Longest path of a value of which no part is left out."""
-
-
-class JsonError(ValueError):
-    """Text that is not strict JSON; the message says what is wrong and where."""
 
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
@@ -141,11 +153,22 @@ def frozen_json(value: Any) -> Any:
     Args:
         value: What `parse_json` gave, or what is made of values that were frozen before.
     """
-    if type(value) is JsonObject or type(value) is JsonArray:
+    kind = type(value)
+    if kind is JsonObject or kind is JsonArray:
         return value
     if isinstance(value, dict):
-        return JsonObject._of({key: frozen_json(item) for key, item in value.items()})
+        frozen = _new_object(JsonObject)
+        _fill(frozen, value)
+        for key, item in value.items():
+            if isinstance(item, _HOLDERS):
+                _set_item(frozen, key, frozen_json(item))
+        return frozen
     return JsonArray._of(map(frozen_json, value)) if isinstance(value, list) else value
+
+
+# A method of `dict` by its name is looked up at each call, and this is where reading spends most.
+_new_object, _fill, _set_item = dict.__new__, dict.update, dict.__setitem__
+_HOLDERS = (dict, list)
 
 
 def freeze_object(value: object, path: str) -> tuple[JsonObject, list[str]]:
@@ -263,67 +286,3 @@ def plain_text(value: str, path: str, problems: list[str]) -> str:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         problems.append(f"{path}: contains a lone surrogate, which is no Unicode text")
     return value if type(value) is str else str.__str__(value)
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """Return a value for a message: as JSON where it is, in ASCII, shortened to `limit`."""
-    try:
-        text = json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def dump_json(value: Any) -> bytes:
-    """Write a value as compact JSON in UTF-8."""
-    return orjson.dumps(value)
-
-
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise JsonError(f"the key {shown(key)} stands twice in one object")
-            seen.add(key)
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise JsonError(f"{name} is no JSON number")
-
-
-# The standard library's reader, because the faster ones take a key twice in silence and turn
-# integers beyond 64 bits into floats.
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members, parse_constant=_refuse_constant)
-
-
-def parse_json(data: bytes | bytearray | memoryview | str, *, max_bytes: int | None = None) -> Any:
-    """Read strict JSON: no duplicate key, no NaN, no bad UTF-8, nothing after the value.
-
-    Args:
-        data: The text, or its UTF-8 bytes.
-        max_bytes: Longest input that is looked at (characters, for a `str`); None: any.
-
-    Returns:
-        Plain dicts, lists, strings, numbers, booleans and None.
-
-    Raises:
-        JsonError: The data is not strict JSON, is too long, or is nested too deeply to read.
-    """
-    if max_bytes is not None and len(data) > max_bytes:
-        raise JsonError(f"not read: {len(data)} bytes of JSON, at most {max_bytes} are taken")
-    try:
-        return _DECODER.decode(data if isinstance(data, str) else str(data, "utf-8"))
-    except JsonError:
-        raise
-    except UnicodeDecodeError as fault:
-        raise JsonError(f"not UTF-8: {fault.reason} at byte {fault.start}") from None
-    except json.JSONDecodeError as fault:
-        where = f"line {fault.lineno} column {fault.colno}"
-        raise JsonError(f"not JSON: {fault.msg.removesuffix(' at')} at {where}") from None
-    except ValueError:
-        raise JsonError("a number with too many digits") from None
-    except RecursionError:
-        raise JsonError("not read: nested too deeply") from None

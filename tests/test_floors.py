@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors clock jsonvalue drafts",
+    "errors clock jsontext drafts",
+    "jsonvalue",
     "fields",
     "state",
     "guards",
@@ -43,6 +44,10 @@ ORDER = (
     "diagrams.files",
     "diagrams",
     "session",
+    "serialization.instants",
+    "serialization.converter",
+    "serialization.reading",
+    "serialization.schema serialization.written",
     "serialization",
     "history",
     "stores.abc",
