@@ -40,10 +40,13 @@ def misfits(status: object, tasks: object, lifecycle: Lifecycle) -> tuple[str, .
     if status not in lifecycle:
         known = ", ".join(lifecycle.statuses)
         return (f"status: unknown status {str(status)!r}; known are {known}",)
-    if isinstance(tasks, tuple | list) and tasks and not lifecycle.holds_tasks(status):
+    if tasks and isinstance(tasks, _LISTS) and not lifecycle.holds_tasks(status):
         words = tasks_in_words(tuple(map(_task_name, tasks)))
         return (f"active_tasks: status {str(status)!r} can't hold tasks; {words}",)
     return ()
+
+
+_LISTS = (tuple, list)
 
 
 def _task_name(task: object) -> str:

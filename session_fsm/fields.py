@@ -73,6 +73,8 @@ def integer_of(minimum: int, maximum: int = MAX_INTEGER, *, optional: bool) -> C
     """Return the check of an integer within bounds, or of None where that is allowed."""
 
     def check(value: Any, path: str, problems: Problems) -> Any:
+        if type(value) is int and minimum <= value <= maximum:
+            return value
         if value is None and optional:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:

@@ -81,7 +81,7 @@ def parse_json(data: bytes | bytearray | memoryview | str, *, max_bytes: int | N
         raise JsonError("not read: nested too deeply") from None
 
 
-def parse_written(data: bytes, max_levels: int) -> Any:
+def parse_written(data: bytes) -> Any:
     """Read text that is to the byte as `dump_json` writes it, or leave it to `parse_json`.
 
     The fast reader takes a key twice, and rounds numbers; but then what it read is written in
@@ -89,7 +89,6 @@ def parse_written(data: bytes, max_levels: int) -> Any:
 
     Args:
         data: The text; bytes and no other kind of buffer.
-        max_levels: How deep its values may be nested.
 
     Returns:
         As `parse_json` reads it, a value that can be written again: without U+0000, without lone
@@ -102,9 +101,7 @@ def parse_written(data: bytes, max_levels: int) -> Any:
             return None
     except (ValueError, TypeError):  # TypeError: an integer of more bits
         return None
-    # Each is more than is looked for, and quicker to find: brackets may stand in texts too.
-    if data.count(b"{") + data.count(b"[") > max_levels:
-        return None
+    # One byte is found at once, a word is not, and most texts have neither.
     return None if b"\\" in data and b"\\u0000" in data else value
 
 

@@ -10,6 +10,7 @@ written as JSON and read back equal.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Self
 
@@ -147,28 +148,36 @@ class JsonArray(_Immutable, list[Any]):
 EMPTY_OBJECT = JsonObject._of({})
 
 
-def frozen_json(value: Any) -> Any:
-    """Return plain JSON deeply immutable, of any size; nothing is checked.
+def frozen_json(value: Any, levels: int = sys.maxsize) -> Any:
+    """Return plain JSON deeply immutable, of any size; nothing is checked but the depth.
 
     Args:
-        value: What `parse_json` gave, or what is made of values that were frozen before.
+        value: What a reader of JSON gave, or what is made of values that were frozen before.
+        levels: Most levels of nesting.
+
+    Raises:
+        ValueError: It is nested deeper.
     """
     kind = type(value)
-    if kind is JsonObject or kind is JsonArray:
-        return value
-    if isinstance(value, dict):
+    if kind is dict:
+        if not levels:
+            raise ValueError("nested too deeply")
         frozen = _new_object(JsonObject)
         _fill(frozen, value)
         for key, item in value.items():
-            if isinstance(item, _HOLDERS):
-                _set_item(frozen, key, frozen_json(item))
+            kind = type(item)
+            if kind is dict or kind is list:
+                _set_item(frozen, key, frozen_json(item, levels - 1))
         return frozen
-    return JsonArray._of(map(frozen_json, value)) if isinstance(value, list) else value
+    if kind is list:
+        if not levels:
+            raise ValueError("nested too deeply")
+        return JsonArray._of(frozen_json(item, levels - 1) for item in value)
+    return value
 
 
-# A method of `dict` by its name is looked up at each call, and this is where reading spends most.
+# Looked up once: this is where reading spends most.
 _new_object, _fill, _set_item = dict.__new__, dict.update, dict.__setitem__
-_HOLDERS = (dict, list)
 
 
 def freeze_object(value: object, path: str) -> tuple[JsonObject, list[str]]:

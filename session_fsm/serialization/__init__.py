@@ -87,8 +87,11 @@ def loads(
     Raises:
         DeserializationError: Not strict JSON, or every fault by its path.
     """
-    if not isinstance(data, bytes | bytearray | memoryview | str):
+    if type(data) is bytes or type(data) is str:
+        state = read_written(data, lifecycle)
+        if state is not None:
+            return state
+    elif not isinstance(data, bytes | bytearray | memoryview | str):
         problem = f"expected JSON text, got {type(data).__name__}"
         raise DeserializationError(problems=(problem,))
-    state = read_written(data, lifecycle) if isinstance(data, bytes | str) else None
-    return read_strictly(data, lifecycle) if state is None else state
+    return read_strictly(data, lifecycle)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -22,7 +23,7 @@ INSTANT_FIELDS: Final = ("created_at", "updated_at", "status_since", "last_activ
 
 _INSTANT_PATTERN = re.compile(INSTANT)
 _NO_DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_WRITTEN = b"0000-00-00T00:00:00.000000Z"
+_WRITTEN = b" ".join([b"0000-00-00T00:00:00.000000Z"] * len(INSTANT_FIELDS))
 
 
 def parse_instant(text: str) -> datetime:
@@ -63,13 +64,18 @@ def instant_json(at: datetime) -> Any:
     return at if at.microsecond else orjson.Fragment(dump_json(at)[:20] + b'.000000Z"')
 
 
-def written_instants(*texts: str) -> Iterable[datetime]:
-    """Return the instants of texts that `instant_text` gave.
+def written_instants(fields: Mapping[str, str]) -> Iterable[datetime]:
+    """Return the instants of a state whose texts `instant_text` gave, as `INSTANT_FIELDS` stand.
 
     Raises:
         ValueError: A text is none of these, or tells no such instant.
+        KeyError, TypeError: There is no such text.
     """
+    texts = _texts_of(fields)
     # What `datetime` reads at this length is more than that: weeks, commas, other letters than T.
-    if " ".join(texts).encode().translate(_NO_DIGITS) != b" ".join([_WRITTEN] * len(texts)):
+    if " ".join(texts).encode().translate(_NO_DIGITS) != _WRITTEN:
         raise ValueError("not as instants are written")
     return map(datetime.fromisoformat, texts)
+
+
+_texts_of: Callable[[Mapping[str, str]], tuple[str, ...]] = itemgetter(*INSTANT_FIELDS)

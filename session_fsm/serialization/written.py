@@ -13,15 +13,17 @@ from typing import Any
 from ..drafts import draft_class
 from ..errors import LifecycleError, StateInvalidError
 from ..explain import misfits
-from ..fields import MAX_TASKS, check_id, check_text, integer_of, words_of
+from ..fields import MAX_TASKS, check_text, integer_of, is_word, words_of
 from ..jsontext import dump_json, parse_dumped, parse_written
-from ..jsonvalue import MAX_JSON_BYTES, MAX_JSON_DEPTH, JsonObject, frozen_json
+from ..jsonvalue import MAX_JSON_BYTES, JsonObject, frozen_json
 from ..lifecycle import Lifecycle
 from ..state import STATE_FIELDS, SessionConfig, SessionState
-from .converter import structure_config
+from .converter import FAULTS, structure_config
 from .instants import written_instants
 from .reading import FORMAT
 
+_MAX_LEVELS = 20
+"""Most levels of an object that is read here; few enough for any object of a state."""
 _LONGEST_KEPT_CONFIG = 2_000
 """Longest text of a configuration that is kept, in bytes."""
 
@@ -46,32 +48,27 @@ def read_written(data: bytes | str, lifecycle: Lifecycle) -> SessionState | None
     if len(data) > MAX_JSON_BYTES:  # so that no object in it is longer
         return None
     try:
-        text = data.encode() if isinstance(data, str) else data
-        fields = parse_written(text, MAX_JSON_DEPTH)
+        fields = parse_written(data.encode() if isinstance(data, str) else data)
         # With this many, and every one that is known, there is none that is unknown.
         if type(fields) is not dict or len(fields) != _NUMBER_OF_FIELDS:
             return None
         return _state_of(fields, lifecycle)
-    except (KeyError, TypeError, ValueError, LifecycleError, StateInvalidError):
+    except (ValueError, LifecycleError, StateInvalidError, *FAULTS):
         return None
 
 
 def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     problems: list[str] = []
-    if type(fields["format"]) is not int or fields["format"] != FORMAT:
-        raise ValueError("another format")
+    number, session_id = fields["format"], fields["session_id"]
+    if number != FORMAT or type(number) is not int or not is_word(session_id):
+        raise ValueError("no state of this format")
     draft = _new(_Draft)
-    draft.session_id = check_id(fields["session_id"], "session_id", problems)
+    draft.session_id = session_id
     draft.status = lifecycle.status(fields["status"])
     draft.config = _config_of(fields["config"])
     draft.llm_config = _object_of(fields["llm_config"])
     draft.metadata = _object_of(fields["metadata"])
-    first, last, since, active = written_instants(
-        fields["created_at"],
-        fields["updated_at"],
-        fields["status_since"],
-        fields["last_activity_at"],
-    )
+    first, last, since, active = written_instants(fields)
     draft.created_at = first
     draft.updated_at = last
     draft.status_since = since
@@ -93,12 +90,14 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
 def _object_of(value: Any) -> JsonObject:
     if type(value) is not dict:
         raise ValueError("no object")
-    frozen: JsonObject = frozen_json(value)
+    frozen: JsonObject = frozen_json(value, _MAX_LEVELS)
     return frozen
 
 
 def _config_of(value: Any) -> SessionConfig:
     """Return a configuration; those of many sessions are the same, and are one."""
+    if type(value) is not dict:
+        raise ValueError("no configuration")
     text = dump_json(value)
     return _kept_config(text) if len(text) <= _LONGEST_KEPT_CONFIG else structure_config(value)
 
