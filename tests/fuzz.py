@@ -54,11 +54,16 @@ class Finding:
     data: Any
 
     def save(self, directory: Path) -> Path:
-        """Write the input, and beside it what it did."""
+        """Write what the input did, and beside it the input where it is a text."""
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.target.replace(' ', '-')}-{self.seed}-{self.number}"
-        data = self.data if isinstance(self.data, bytes) else ascii(self.data).encode()
-        path.with_suffix(".input").write_bytes(data)
+        if isinstance(self.data, bytes | str):
+            data = (
+                self.data
+                if isinstance(self.data, bytes)
+                else self.data.encode("utf-8", "surrogatepass")
+            )
+            path.with_suffix(".input").write_bytes(data)
         again = f"python tests/fuzz.py --seed {self.seed} --first {self.number} --inputs 1"
         path.with_suffix(".txt").write_text(f"{again}\n\n{self.problem}\n", encoding="utf-8")
         return path

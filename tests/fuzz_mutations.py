@@ -56,23 +56,30 @@ PIECES: Final[tuple[str, ...]] = (
     '"ts":1,', "null,", "//",
 )  # fmt: skip
 """What texts are lengthened with, and what is set into them."""
+BLANKS: Final[tuple[str, ...]] = (" ", "\t", "\n", "\u3000", " /")
+OPENINGS: Final[tuple[str, ...]] = (
+    "<command-name>", "<command-message>", "<command-name>/", "2026-01-31T12:00:00.", '"', "[", "{",
+)  # fmt: skip
+"""What a reader may take for the beginning of something that it knows, and look for its end."""
 
 _KEYS = ("ts", "session", "event", "type", "sessionId", "timestamp", "message", "format", "config")
 
 
 def long_text(random: Random) -> str:
     """Return a text that is mostly one piece, many times over."""
-    length = random.choice((300, 3_000, LONGEST_RUN))
-    piece = random.choice(PIECES)
-    return random.choice(PIECES) + piece * (length // len(piece)) + random.choice(PIECES)
+    length = random.choice((300, 3_000, 3_000, LONGEST_RUN))
+    piece = random.choice(random.choice((PIECES, BLANKS)))
+    begin = random.choice(random.choice((PIECES, OPENINGS)))
+    return begin + piece * (length // len(piece)) + random.choice(PIECES)
 
 
 def stretched(random: Random, text: str) -> str:
-    """Return a text with one piece set into it, some or many times over."""
-    at = random.randrange(len(text) + 1)
-    piece = random.choice(PIECES)
-    length = random.choice((1, 1, 30, 30, 300, 3_000))
-    return text[:at] + piece * (length // len(piece) or 1) + text[at:]
+    """Return a text with one piece set into it, some or many times over, or in place of its end."""
+    at = random.choice((0, len(text), text.find(">") + 1, random.randrange(len(text) + 1)))
+    piece = random.choice(random.choice((PIECES, BLANKS)))
+    length = random.choice((1, 1, 30, 300, 3_000))
+    end = text[at:] if random.random() < 0.7 else ""
+    return text[:at] + piece * (length // len(piece) or 1) + end
 
 
 def deep(random: Random) -> Any:
@@ -111,7 +118,7 @@ def spoil_value(random: Random, document: Any, odd: Callable[[Random], Any]) -> 
         holder, key = _place(random, document)
         if holder is None:
             return odd(random)
-        kind = random.randrange(9)
+        kind = random.randrange(10)
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, dict):
@@ -121,8 +128,8 @@ def spoil_value(random: Random, document: Any, odd: Callable[[Random], Any]) -> 
             if other is not None:
                 holder[key], other[at] = _copied(other[at]), _copied(holder[key])
         elif kind == 3:
-            holder[key] = random.choice(([holder[key]], {"a": holder[key]}, str(holder[key])))
-        elif kind == 4 and isinstance(holder[key], str):
+            holder[key] = random.choice(([holder[key]], {"a": holder[key]}, str(key)))
+        elif kind in (4, 9) and isinstance(holder[key], str):
             holder[key] = stretched(random, holder[key])
         elif kind == 5 and isinstance(holder, dict):
             holder[random.choice(_KEYS)] = odd(random)
@@ -153,11 +160,11 @@ def _place(random: Random, document: Any) -> tuple[Any, Any]:
 def odd_json(random: Random) -> Any:
     """Return a value that JSON can tell, or the mark of a token that is none."""
     chance = random.random()
-    if chance < 0.65:
+    if chance < 0.6:
         return _copied(random.choice(ODD_VALUES))
-    if chance < 0.95:
+    if chance < 0.93:
         return f"{_MARK}{random.randrange(len(RAW_TOKENS))}"
-    return random.choice((long_text, deep, wide))(random)
+    return random.choice((long_text, long_text, deep, wide))(random)
 
 
 def odd_object(random: Random) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import os
 import re
@@ -157,8 +158,6 @@ def _kind(refusal: DeserializationError) -> str:
 
 @functools.cache
 def _event_lines() -> tuple[dict[str, Any], ...]:
-    import gzip
-
     with gzip.open(ROOT / "examples" / "sample_trace.jsonl.gz") as file:
         return tuple(json.loads(line) for line in file.readlines()[:600])
 
@@ -166,7 +165,25 @@ def _event_lines() -> tuple[dict[str, Any], ...]:
 @functools.cache
 def _transcript_lines() -> tuple[dict[str, Any], ...]:
     files = sorted((ROOT / "tests" / "data" / "claude_code").rglob("*.jsonl"))
-    return tuple(json.loads(line) for file in files for line in file.read_bytes().splitlines())
+    lines = tuple(json.loads(line) for file in files for line in file.read_bytes().splitlines())
+    # What a release writes beside what is read would take most of the changes.
+    return lines + tuple(
+        {"type": kind, "sessionId": "s", "timestamp": f"2026-03-02T09:00:{second:02}.5Z", **fields}
+        for second, (kind, fields) in enumerate(_SHORT_LINES)
+    ) * (len(lines) // len(_SHORT_LINES))
+
+
+_SHORT_LINES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("user", {"message": {"content": "<command-name>/exit</command-name>"}}),
+    ("user", {"message": {"content": "<command-message>m</command-message>\n<command-name>m"}}),
+    ("user", {"message": {"content": [{"type": "text", "text": "[Request interrupted by user]"}]}}),
+    ("user", {"message": {"content": "Water?"}, "isSidechain": True, "isMeta": False}),
+    ("system", {"subtype": "local_command", "content": "<command-name>/quit</command-name>"}),
+    ("assistant", {"message": {"model": "<synthetic>"}, "isApiErrorMessage": False}),
+    ("progress", {"data": {"hookEvent": "Stop"}, "parentUuid": None}),
+    ("attachment", {"attachment": {"type": "hook_success", "hookEvent": "Stop"}}),
+    ("queue-operation", {"operation": "enqueue"}),
+)
 
 
 def _make_log(lines: tuple[dict[str, Any], ...], random: Random) -> bytes:
