@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance bench-core test-all test-lowest wheel clean
+	conformance fuzz bench-core test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -123,6 +123,12 @@ drift: .venv/for-tests  ## fail when a file in diagrams/ is stale
 
 conformance: .venv/for-tests  ## run the tests of transitions itself on our machine
 	$(BIN)/python tests/conformance.py build/conformance
+
+# INPUTS and SEED choose others: `make fuzz INPUTS=20000 SEED=2`.
+INPUTS ?= 1000000
+SEED ?= 1
+fuzz: .venv/for-tests  ## give a million spoilt inputs to the readers; findings go to build/fuzz/
+	$(BIN)/python -W error tests/fuzz.py --inputs $(INPUTS) --seed $(SEED)
 
 # --- figures ----------------------------------------------------------------------------------
 
