@@ -1,5 +1,6 @@
 """A sample of `make fuzz`, what it found before, and what it finds when it should."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -138,6 +139,7 @@ def transcript(text: str) -> bytes:
 FOUND: list[tuple[str, Any, Any]] = [
     ("blanks in a command", take_log, transcript("<command-name>" + " " * 200_000 + "x")),
     ("blanks and a slash", take_log, transcript("<command-name>" + " /" * 100_000)),
+    ("millions of empty lines", take_log, gzip.compress(b"\n" * 5_000_000 + transcript("x"), 1)),
     ("commands without end", take_log, transcript("<command-name>" * 15_000)),
 ]
 
