@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear bench-core test-all test-lowest wheel clean
+	conformance crash linear fuzz bench-core test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -131,6 +131,12 @@ crash: .venv/for-tests  ## kill whatever writes, at every step; CRASH='--rounds 
 
 linear: .venv/for-tests  ## eight processes, one file, one minute; LINEAR='--seconds 9' for less
 	$(BIN)/python -W error tests/linear.py $(LINEAR)
+
+# INPUTS and SEED choose others: `make fuzz INPUTS=20000 SEED=2`.
+INPUTS ?= 1000000
+SEED ?= 1
+fuzz: .venv/for-tests  ## give a million spoilt inputs to the readers; findings go to build/fuzz/
+	$(BIN)/python -W error tests/fuzz.py --inputs $(INPUTS) --seed $(SEED)
 
 # --- figures ----------------------------------------------------------------------------------
 

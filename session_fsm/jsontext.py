@@ -59,7 +59,8 @@ def parse_json(data: bytes | bytearray | memoryview | str, *, max_bytes: int | N
         max_bytes: Longest input that is looked at (characters, for a `str`); None: any.
 
     Returns:
-        Plain dicts, lists, strings, numbers, booleans and None.
+        Plain dicts, lists, strings, numbers, booleans and None. A number that no float holds, such
+        as 1e999, is an infinity, which whoever keeps values refuses.
 
     Raises:
         JsonError: The data is not strict JSON, is too long, or is nested too deeply to read.

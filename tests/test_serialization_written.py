@@ -162,6 +162,8 @@ NOT_AS_WRITTEN: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("format by float", lambda data: data.replace(b'"format":1', b'"format":1.0')),
     ("format by boolean", lambda data: data.replace(b'"format":1', b'"format":true')),
     ("newer format", lambda data: data.replace(b'"format":1', b'"format":2')),
+    ("id", lambda data: data.replace(b'"12345678-', b'" 12345678-')),
+    ("one more field", lambda data: data[:-1] + b',"more":null}'),
     ("unknown field", lambda data: data.replace(b'"error"', b'"errors"')),
     ("unknown limit", lambda data: data.replace(b'"timeout_minutes"', b'"timeout"')),
     ("status", lambda data: data.replace(b'"active"', b'"awake"')),

@@ -34,9 +34,6 @@ from .sqlite_writer import Change, Writer, told
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MAX_IDLE_READERS: Final = 4
-LOG_PAGES: Final = 4000
-"""Length that the log may have before it is put into the database: 16 MB, four times SQLite's own
-default, so that what changes often is put there a fourth as often."""
 
 
 class Connections:
@@ -88,7 +85,8 @@ class Connections:
                     self._connect("rwc"),
                     path,
                     check_open=self.check_open,
-                    check_file=self._check_file,
+                    check_before=self._check_files,
+                    check_after=self._check_file,
                 )
                 try:
                     with self.writing() as writer:
@@ -118,7 +116,6 @@ class Connections:
             is_new(connection)  # somebody else's file must not even get our kind of journal
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:
             self._disconnect(connection)
@@ -144,9 +141,13 @@ class Connections:
         """Make all that this thread writes one transaction; other threads wait."""
         return self._writer.batch()
 
-    def _check_file(self) -> None:
+    def _check_files(self) -> None:
         if self._identity is not None:  # known once the file has its log
             self._identity.check()
+
+    def _check_file(self) -> None:
+        if self._identity is not None:
+            self._identity.check_file()
 
     # --- reading --------------------------------------------------------------------------
 

@@ -60,7 +60,8 @@ _LOCAL_OUTPUT: Final = (
     "<bash-stdout>",
     "<bash-stderr>",
 )
-_COMMAND_NAME: Final = re.compile(r"<command-name>\s*(/?[^<]*?)\s*</command-name>")
+# Blanks are stripped after the match: a pattern for them takes cubic time where no end follows.
+_COMMAND_NAME: Final = re.compile(r"<command-name>([^<]*)</command-name>")
 _ALIASES: Final[Mapping[str, str]] = {"/quit": "/exit"}
 
 
@@ -204,7 +205,8 @@ def _command(text: str) -> str | None:
         return None
     if (match := _COMMAND_NAME.search(text)) is None:
         return None
-    name = match[1] if match[1].startswith("/") else f"/{match[1]}"
+    name = match[1].strip()
+    name = name if name.startswith("/") else f"/{name}"
     return _ALIASES.get(name, name)
 
 
