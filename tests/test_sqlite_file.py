@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from session_fsm import StoreUnavailableError
+from session_fsm.stores import sqlite_file
 from session_fsm.stores.sqlite_file import (
     FileIdentity,
     FileKey,
@@ -88,6 +89,36 @@ def test_sqlite_file_by_a_relative_path(path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(path.parent)
     identity = FileIdentity(Path(path.name))
     monkeypatch.chdir("/")
+    identity.check()
+
+
+@pytest.mark.parametrize("suffix", PARTS, ids=["file", "log", "index"])
+@pytest.mark.parametrize("seconds", [0, 1], ids=["at once", "later"])
+def test_sqlite_file_is_missed_whenever_it_goes(
+    path: Path, suffix: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at the directory alone, once that is enough, misses no file."""
+    now = 0.0
+    monkeypatch.setattr("session_fsm.stores.sqlite_file.time.monotonic", lambda: now)
+    identity = FileIdentity(path)
+    looked: list[str] = []
+    key_of = sqlite_file._key_of
+
+    def look(name: str) -> tuple[int, int]:
+        looked.append(name)
+        return key_of(name)
+
+    monkeypatch.setattr(sqlite_file, "_key_of", look)
+    identity.check()
+    assert len(looked) == 3
+    now += seconds
+    identity.check()
+    assert len(looked) == (3 if seconds else 6)
+    path.with_name(f"file{suffix}").rename(path.with_name("held"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match="can't be found any longer"):
+            identity.check()
+    path.with_name("held").rename(path.with_name(f"file{suffix}"))
     identity.check()
 
 

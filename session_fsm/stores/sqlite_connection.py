@@ -85,8 +85,7 @@ class Connections:
                     self._connect("rwc"),
                     path,
                     check_open=self.check_open,
-                    check_before=self._check_files,
-                    check_after=self._check_file,
+                    check_files=self._check_files,
                 )
                 try:
                     with self.writing() as writer:
@@ -144,10 +143,6 @@ class Connections:
     def _check_files(self) -> None:
         if self._identity is not None:  # known once the file has its log
             self._identity.check()
-
-    def _check_file(self) -> None:
-        if self._identity is not None:
-            self._identity.check_file()
 
     # --- reading --------------------------------------------------------------------------
 

@@ -57,9 +57,8 @@ class Writer:
         connection: The connection, in autocommit mode.
         path: Its file, for errors.
         check_open: Raises if the store was closed, or is a fork's copy.
-        check_before: Called before each commit; raises if the file, or its log, is not the one
-            that was opened.
-        check_after: Called after it; raises if the file is not.
+        check_files: Called before and after each commit; raises if the file, or its log, is not
+            the one that was opened.
 
     Threads: safe; whoever writes at the same time is written together.
     """
@@ -70,14 +69,12 @@ class Writer:
         path: Path,
         *,
         check_open: Callable[[], None],
-        check_before: Callable[[], None],
-        check_after: Callable[[], None],
+        check_files: Callable[[], None],
     ) -> None:
         self.connection = connection
         self._path = path
         self._check_open = check_open
-        self._check_before = check_before
-        self._check_after = check_after
+        self._check_files = check_files
         self._inherited = False
         self._batch_thread: int | None = None
         self._queue: CommitQueue[Change] = CommitQueue(self._write, self._interrupted)
@@ -162,7 +159,7 @@ class Writer:
             yield self.connection
             self._check_open()  # a fork inside the block leaves the commit to the parent
             if outermost:
-                self._check_before()
+                self._check_files()
         except BaseException as fault:
             self._undo(undo)
             if isinstance(fault, sqlite3.Error | UnicodeDecodeError):
@@ -175,7 +172,7 @@ class Writer:
             raise told(fault, self._path, operation_id) from fault
         if outermost:
             try:
-                self._check_after()
+                self._check_files()
             except StoreUnavailableError as fault:
                 # It is in the file that was opened, which nobody finds unless it is put back.
                 fault.operation_id = operation_id or "without an id"
