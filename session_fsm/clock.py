@@ -146,6 +146,8 @@ def as_utc(at: datetime) -> datetime:
         raise ValueError(f"{at.isoformat()} lies outside the years 1 to 9999 in UTC") from None
 
 
+# A step writes one instant in several places; equal instants have one text.
+@functools.lru_cache(maxsize=1024)
 def instant_text(at: datetime) -> str:
     """Return an instant as stored and printed: ISO 8601, UTC, microseconds, `Z`."""
     if type(at) is not datetime or at.tzinfo is not UTC:

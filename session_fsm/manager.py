@@ -110,7 +110,6 @@ class SessionManager(SessionReader):
         super().__init__(core, Workers(core))
         self._new_id = new_id
         self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
-
         self._closing = threading.Lock()
 
     @property
@@ -368,12 +367,14 @@ class SessionManager(SessionReader):
             session = self._change(session_id, Terminate(reason))
             # A batch is the store's one transaction: to wait in it would make everybody wait.
             wait = wait and not self._core.in_batch
+            # A clock that went back leaves instants of the session ahead of it, and so its grace.
+            ahead = max(timedelta(0), session.state.updated_at - self._core.clock.now())
             while wait and session.status not in self.lifecycle.final:
-                now = self._core.clock.now()
+                now = self._core.clock.now() + ahead
                 timed = next_timed(session.state, self.lifecycle)
                 left = _POLL_SECONDS if timed is None else (timed[1] - now).total_seconds()
                 if left <= 0:
-                    session = self._change(session_id, FireDue())
+                    session = self._change(session_id, FireDue(), at=now)
                     continue
                 self._core.clock.wait(changed, min(left, _POLL_SECONDS))
                 changed.clear()
@@ -486,11 +487,14 @@ class SessionManager(SessionReader):
         self.close()
 
     def _change(
-        self, session_id: str, decision: Decision, expected_revision: int | None = None
+        self,
+        session_id: str,
+        decision: Decision,
+        expected_revision: int | None = None,
+        at: datetime | None = None,
     ) -> Session:
-        change = self._core.change(session_id, decision, expected_revision=expected_revision)
+        change = self._core.change(session_id, decision, expected_revision=expected_revision, at=at)
         return self._session(self._workers.act(change))
 
 
-def _nothing(_: object) -> None:
-    """Decide nothing: read the session."""
+def _nothing(_: object) -> None: ...

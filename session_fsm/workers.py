@@ -7,6 +7,7 @@ a session which another process ends waits for its worker to be stopped here.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from typing import Any
 
@@ -34,6 +35,7 @@ class Workers:
         self._running: dict[str, Any] = {}
         self._stopping: set[str] = set()
         self._taking = threading.Lock()
+        self._process_id = os.getpid()
 
     def add(self, session_id: str, worker: Any) -> None:
         """Keep the worker of a session; one of an earlier session with this id is stopped."""
@@ -107,5 +109,7 @@ class Workers:
 
     def stop_all(self) -> None:
         """Stop every worker; their sessions stay as they are."""
+        if os.getpid() != self._process_id:
+            return  # a fork of the process that runs them: they are not its own to stop
         for session_id in tuple(self._running):
             self.stop(session_id)

@@ -242,6 +242,16 @@ def end(*futures: Future[Any]) -> list[Any]:
     return [future.result(PATIENCE_SECONDS) for future in futures]
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Give others their turn until something holds."""
+    looks = threading.Event()
+    for _ in range(int(PATIENCE_SECONDS * 100)):
+        if condition():
+            return
+        looks.wait(0.001)
+    raise AssertionError("nothing came of it")
+
+
 def await_event(event: threading.Event) -> None:
     """Wait for an event that must come."""
     assert event.wait(PATIENCE_SECONDS), "what was waited for never happened"

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from managing import begin, end, wait_until
 
 from session_fsm import SessionManager, TransitionError
 from session_fsm.clock import ManualClock
@@ -132,6 +133,21 @@ def test_faults_clock_ahead_session_can_be_ended(manager: SessionManager, ahead:
     manager.begin_task(ahead, "t")
     assert manager.terminate(ahead, wait=False).status == "terminating"
     assert manager.end_task(ahead, "t").status == "terminated"
+    check_order(manager, ahead)
+
+
+def test_faults_clock_ahead_session_waits_for_its_grace_alone(
+    manager: SessionManager, clock: ManualClock, ahead: str
+) -> None:
+    """An end that waits for a task waits for the grace, by the clock as it goes on now."""
+    manager.begin_task(ahead, "t")
+    ending = begin(manager.terminate, ahead)
+    wait_until(lambda: manager.get(ahead).status == "terminating")
+    for _ in range(11):
+        clock.advance(1)
+    [session] = end(ending)
+    assert session.status == "terminated"
+    assert "1 task dropped: t" in str(session.state.error)
     check_order(manager, ahead)
 
 

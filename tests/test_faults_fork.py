@@ -2,6 +2,9 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -231,3 +234,28 @@ def test_faults_fork_by_a_program_that_is_started(manager: SessionManager, tmp_p
     with Program(script, tmp_path / "sessions.db") as program:
         assert program.rest() == []
     assert manager.touch("a").revision == 4
+
+
+def test_faults_fork_stops_no_worker_of_its_parent() -> None:
+    """A child that closes the manager it was born with leaves what runs for its parent alone."""
+    code = """
+        import os
+        from session_fsm import SessionManager
+
+        class Worker:
+            def stop(self):
+                print("stopped by", os.getpid() == parent and "its parent" or "a child", flush=True)
+
+        parent = os.getpid()
+        manager = SessionManager()
+        manager.create("a", start=lambda _: Worker())
+        child = os.fork()
+        if not child:
+            manager.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        manager.close()
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["stopped by its parent"]

@@ -1,7 +1,11 @@
 """Who is alive: an owner lives exactly as long as its process, and is found dead at once after."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import Program
 
-from session_fsm import StoreUnavailableError
+from session_fsm import SessionManager, StoreUnavailableError
 from session_fsm.stores import SqliteStore
 from session_fsm.stores.abc import Work
 from session_fsm.stores.owners import OwnerLocks
@@ -238,3 +242,21 @@ def test_owners_leave_their_work_when_they_are_killed(tmp_path: Path) -> None:
             two.say()
             assert two.rest() == []
             assert {each.owner_id for each in store.abandoned("shared")} == {"one", "two"}
+
+
+def test_owners_that_left_nothing_leave_no_lock(tmp_path: Path) -> None:
+    """The lock file of a process that was killed while it did nothing goes with a recovery."""
+    url = f"sqlite:///{tmp_path / 'sessions.db'}"
+    code = f"""
+        import os, signal
+        from session_fsm import SessionManager
+        manager = SessionManager({url!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with SessionManager(url) as manager:
+        locks = tmp_path / "sessions.db.owners"
+        assert len(list(locks.glob("*.lock"))) == 2
+        manager.recover()
+        assert len(list(locks.glob("*.lock"))) == 1

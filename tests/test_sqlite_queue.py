@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from managing import PATIENCE_SECONDS, await_event, begin, end
+from managing import await_event, begin, end, wait_until
 
 from session_fsm.stores import sqlite_queue
 from session_fsm.stores.sqlite_queue import CommitQueue, Entry
@@ -83,16 +83,6 @@ class Book:
     @property
     def is_at_rest(self) -> bool:
         return self.queue._leading is None and not self.queue._waiting
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Give others their turn until something holds."""
-    looks = threading.Event()
-    for _ in range(int(PATIENCE_SECONDS * 100)):
-        if condition():
-            return
-        looks.wait(0.001)
-    raise AssertionError("nothing came of it")
 
 
 def test_queue_alone_writes_at_once() -> None:

@@ -85,6 +85,11 @@ class OwnerLocks:
         probe.release()
         return False
 
+    def clear(self) -> None:
+        """Remove the lock files of the dead; of those who have left work, too."""
+        for path in self._directory.glob("*.lock"):
+            self.is_alive(path.stem)
+
     def close(self) -> None:
         """Let go of every lock of this process."""
         with self._lock:

@@ -264,6 +264,8 @@ class SqliteStore(SessionStore):
                 one = f"{query} AND work.session_id = ?"
                 rows = reader.execute(one, (self.lifecycle.name, key(session_id))).fetchall()
         alive = {owner: self._owners.is_alive(owner) for owner in {row[1] for row in rows}}
+        if session_id is None:
+            self._owners.clear()  # of those who have left nothing, nobody else would ask
         left: dict[tuple[str, str], list[Work]] = {}
         for each, owner, kind, item in rows:
             if not alive[owner]:
