@@ -14,10 +14,10 @@ from .callers import AsyncMove, Move, Tasks, Threads, alone
 from .measuring import Record, Turn, in_turns, table, told_seconds
 from .peers import LangGraph, Xstate, XstateFull
 from .peers_async import Adk, AdkFull, OpenAIAgents
-from .subjects import Awaiting, Blocking, Floor, Ours, Subject
+from .subjects import Awaiting, Blocking, Floor, FloorUnsynced, Ours, Subject
 
 SUBJECTS: Final[Sequence[type[Subject]]] = (
-    Ours, Floor, LangGraph, OpenAIAgents, Xstate, XstateFull, Adk, AdkFull,
+    Ours, Floor, FloorUnsynced, LangGraph, OpenAIAgents, Xstate, XstateFull, Adk, AdkFull,
 )  # fmt: skip
 ONE_BY_ONE: Final = f"{Floor.name}, one caller"
 """The floor with one caller, while others have many."""

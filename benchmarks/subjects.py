@@ -97,9 +97,11 @@ class Floor(Blocking):
     """Bare `sqlite3`, by hand: the same bytes, one commit for each move, one writer at a time."""
 
     name = "floor: bare sqlite3"
+    synchronous = "FULL"
 
     def __init__(self, directory: Path) -> None:
-        self._connection = floor.connect(directory / "floor.db")
+        path = directory / f"{type(self).__name__.lower()}.db"
+        self._connection = floor.connect(path, synchronous=self.synchronous)
         self._lock = threading.Lock()
 
     @property
@@ -125,3 +127,10 @@ class Floor(Blocking):
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+class FloorUnsynced(Floor):
+    """The same, never synced: what is left when a disk costs nothing. Not durable."""
+
+    name = "floor, synchronous=OFF: not durable"
+    synchronous = "OFF"

@@ -62,11 +62,9 @@ def states() -> dict[str, SessionState]:
 
 def _busy(state: SessionState) -> SessionState:
     """Bring a state to work, with instants that differ."""
-    for number, (trigger, arguments) in enumerate(
-        (("activate", {}), ("start_conversation", {}), ("begin_task", {"task_id": "build"}))
-    ):
-        state = step(state, trigger, at=NOON + timedelta(seconds=number + 1), **arguments)
-    return state
+    state = step(state, "activate", at=NOON + timedelta(seconds=1))
+    state = step(state, "start_conversation", at=NOON + timedelta(seconds=2))
+    return step(state, "begin_task", at=NOON + timedelta(seconds=3), task_id="build")
 
 
 def pairs(state: SessionState) -> tuple[dict[str, Pair], dict[str, str]]:
