@@ -20,7 +20,8 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear fuzz bench-core test-all test-lowest wheel clean
+	conformance crash linear fuzz bench bench-core bench-scale profile test-all test-lowest wheel \
+	clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -139,6 +140,19 @@ fuzz: .venv/for-tests  ## give a million spoilt inputs to the readers; findings 
 	$(BIN)/python -W error tests/fuzz.py --inputs $(INPUTS) --seed $(SEED)
 
 # --- figures ----------------------------------------------------------------------------------
+
+# Such as --quick, or --directory on the disk that is to be measured.
+BENCH_FLAGS ?=
+
+bench: .venv-bench/for-bench  ## measure durable moves and JSON beside peers; writes benchmarks/RESULTS.md
+	.venv-bench/bin/python -m benchmarks.bench --output benchmarks/RESULTS.md $(BENCH_FLAGS)
+
+bench-scale: .venv-bench/for-bench  ## measure 1,000 to 1,000,000 sessions; writes benchmarks/SCALE.md
+	.venv-bench/bin/python -m benchmarks.scale --output benchmarks/SCALE.md \
+		--plot benchmarks/scale.svg $(BENCH_FLAGS)
+
+profile: .venv-bench/for-bench  ## measure what each part of a move costs; writes benchmarks/PROFILE.md
+	.venv-bench/bin/python -m benchmarks.move_costs --output benchmarks/PROFILE.md $(BENCH_FLAGS)
 
 bench-core: .venv-bench/for-bench  ## measure one step beside peers; writes benchmarks/CORE.md
 	.venv-bench/bin/python benchmarks/core.py --output benchmarks/CORE.md

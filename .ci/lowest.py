@@ -7,7 +7,7 @@ setup = configparser.ConfigParser()
 setup.read("setup.cfg", encoding="utf-8")
 extras = setup["options.extras_require"]
 listed = setup["options"]["install_requires"] + "".join(
-    extras[name] for name in extras if name != "dev"
+    extras[name] for name in extras if name not in {"bench", "dev"}
 )
 for requirement in listed.split():
     if requirement.startswith("session_fsm["):

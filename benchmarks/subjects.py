@@ -1,0 +1,136 @@
+"""Who is measured: each stores one change of a session durably, in the way that it has for it.
+
+A subject is made in a directory of its own, tells how its file is kept as SQLite itself reports it,
+and gives each caller what makes one move after the other in that caller's own session.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from session_fsm import SessionManager, serialize
+
+from . import floor
+from .callers import AsyncMove, Move
+from .connections import noted, settings_of
+
+
+class Subject(ABC):
+    """Something that keeps sessions in a file."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def settings(self) -> str:
+        """The journal mode and the synchronous level, read back from its own connection."""
+
+
+class Blocking(Subject):
+    """One whose moves block the thread that makes them."""
+
+    @abstractmethod
+    def mover(self, session_id: str) -> Move:
+        """Make a session; return what moves it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class Awaiting(Subject):
+    """One whose moves are awaited."""
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Make ready whatever needs the event loop."""
+
+    @abstractmethod
+    async def mover(self, session_id: str) -> AsyncMove:
+        """Make a session; return what moves it."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the file."""
+
+
+class Ours(Blocking):
+    """The manager: decided on the machine, snapshot and sealed event committed, events told."""
+
+    name = "session_fsm"
+
+    def __init__(self, directory: Path) -> None:
+        with noted() as self._opened:
+            self._manager = SessionManager(f"sqlite:///{directory / 'ours.db'}")
+
+    @property
+    def settings(self) -> str:
+        """As the connections report that the store opened."""
+        return settings_of(*self._opened)
+
+    def mover(self, session_id: str) -> Move:
+        """Create a session; move it by its triggers."""
+        self._manager.create(session_id)
+        return there_and_back(self._manager, session_id)
+
+    def close(self) -> None:
+        """Close the manager."""
+        self._manager.close()
+
+
+def there_and_back(manager: SessionManager, session_id: str) -> Move:
+    """Return what moves a session to rest, and at the next call back to work."""
+    fire, triggers = manager.fire, ["go_idle", "resume"]
+
+    def move() -> None:
+        fire(session_id, triggers[0])
+        triggers.reverse()
+
+    return move
+
+
+class Floor(Blocking):
+    """Bare `sqlite3`, by hand: the same bytes, one commit for each move, one writer at a time."""
+
+    name = "floor: bare sqlite3"
+    synchronous = "FULL"
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / f"{type(self).__name__.lower()}.db"
+        self._connection = floor.connect(path, synchronous=self.synchronous)
+        self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> str:
+        """As its one connection reports."""
+        return settings_of(self._connection)
+
+    def mover(self, session_id: str) -> Move:
+        """Begin where one of our sessions is after its creation."""
+        with SessionManager() as manager:
+            state = serialize(manager.create(session_id).state)
+            last = manager.history(session_id)[-1]
+        row = floor.Row(self._connection, state, revision=last.revision, digest=last.digest)
+        return self._locked(row.there_and_back())
+
+    def _locked(self, move: Callable[[], None]) -> Move:
+        def locked() -> None:
+            with self._lock:
+                move()
+
+        return locked
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class FloorUnsynced(Floor):
+    """The same, never synced: what is left when a disk costs nothing. Not durable."""
+
+    name = "floor, synchronous=OFF: not durable"
+    synchronous = "OFF"
