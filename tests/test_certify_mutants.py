@@ -389,11 +389,11 @@ def test_certify_finds_a_missing_rule_of_the_database(
     """Without any one of its rules the database lets something pass."""
     kept = [
         each
-        for each in statements(sqlite_schema._TRIGGERS)
+        for each in statements(sqlite_schema.TRIGGERS)
         if not each.startswith(f"CREATE TRIGGER {rule} ")
     ]
-    assert len(kept) == len(statements(sqlite_schema._TRIGGERS)) - 1
-    monkeypatch.setattr(sqlite_schema, "_TRIGGERS", "\n".join(kept))
+    assert len(kept) == len(statements(sqlite_schema.TRIGGERS)) - 1
+    monkeypatch.setattr(sqlite_schema, "TRIGGERS", "\n".join(kept))
     assert attacked() == {Claim.DATABASE}
 
 
@@ -402,9 +402,9 @@ def test_certify_finds_a_weaker_rule_of_the_database(
     monkeypatch: pytest.MonkeyPatch, part: str, instead: str
 ) -> None:
     """With a part of a rule left out, the database lets something pass."""
-    assert sqlite_schema._TRIGGERS.count(part) == 1
-    weaker = sqlite_schema._TRIGGERS.replace(part, instead)
-    monkeypatch.setattr(sqlite_schema, "_TRIGGERS", weaker)
+    assert sqlite_schema.TRIGGERS.count(part) == 1
+    weaker = sqlite_schema.TRIGGERS.replace(part, instead)
+    monkeypatch.setattr(sqlite_schema, "TRIGGERS", weaker)
     assert attacked() == {Claim.DATABASE}
 
 

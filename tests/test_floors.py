@@ -55,7 +55,7 @@ ORDER = (
     "stores.memory_indexes",
     "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
-    "stores.sqlite_connection",
+    "stores.sqlite_connection stores.sqlite_upgrade",
     "stores.sqlite stores.spanning",
     "stores",
     "certify.findings certify.reading certify.files",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -13,9 +14,12 @@ from ..clock import Clock
 from ..errors import SessionFsmError
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager
-from ..stores import SessionStore, open_store
+from ..stores import SessionStore, open_store, upgrade_store
 from ..table import SESSION_LIFECYCLE
 from .options import STORE_VARIABLE, UsageError
+
+if TYPE_CHECKING:
+    from ..stores.sqlite_upgrade import UpgradeReport
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
@@ -73,16 +77,37 @@ def opened(
         StoreError: It can't be opened.
         LifecycleError: It knows a lifecycle of this name with other rows.
     """
-    url = named(url)
-    file = file_of(url)
-    if file is not None and not file.exists():
-        raise StoreMissingError(path=file)
+    url = _there(url)
     store = opened_store(url, lifecycle)
     try:
         with SessionManager(store, lifecycle=lifecycle, clock=clock) as manager:
             yield manager
     finally:
         store.close()
+
+
+def upgraded(url: str | None) -> UpgradeReport:
+    """Bring a store that is there to the present format.
+
+    Raises:
+        UsageError: No store is named, or the URL is no good.
+        StoreMissingError: There is no such store.
+        StoreError: It can't be upgraded.
+    """
+    url = _there(url)
+    try:
+        return upgrade_store(url)
+    except ValueError as fault:
+        raise UsageError("--store", without_password(str(fault), url)) from None
+
+
+def _there(url: str | None) -> str:
+    """Return the URL of a store that has to be there."""
+    url = named(url)
+    file = file_of(url)
+    if file is not None and not file.exists():
+        raise StoreMissingError(path=file)
+    return url
 
 
 def without_password(text: str, url: str) -> str:

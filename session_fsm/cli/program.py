@@ -92,6 +92,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "sweep": upkeep.sweep,
         "recover": upkeep.recover,
         "purge": upkeep.purge,
+        "upgrade": upkeep.upgrade,
         "verify": upkeep.verify,
     },
     "Real logs": {"replay": replays.replay_logs},

@@ -1,4 +1,4 @@
-"""The commands about all sessions of a store: sweep, recover, purge, verify."""
+"""The commands about all sessions of a store: sweep, recover, purge, verify, upgrade."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 from datetime import datetime
 from typing import Annotated
 
+import attrs
 import typer
 
 from ..clock import instant_text
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
-from .opening import opened
+from .opening import opened, upgraded
 from .options import AsJson, NoColor, Store, read_instant, read_instant_or_age
 from .output import Column, Screen, Styled
 from .sessions import status_change
@@ -211,3 +212,26 @@ def verify(
     if not report.ok:
         screen.fault(f"{counted(len(report.problems), 'problem')} in {extent}")
         raise typer.Exit(1)
+
+
+def upgrade(
+    store: Store = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Bring a file that an older version has written to the present format, in place.
+
+    It can be killed at any time and run again. Other processes should have closed the file.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    with screen.progress() as bar:
+        bar.phase("upgrading")
+        report = upgraded(store)
+    if as_json:
+        screen.document(attrs.asdict(report))
+        return
+    extent = counted(report.sessions, "session")
+    if report.found == report.version:
+        screen.line(f"nothing to do: version {report.version} already, {extent}")
+    else:
+        screen.line(f"upgraded from version {report.found} to {report.version}: {extent}")

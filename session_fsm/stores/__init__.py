@@ -23,6 +23,7 @@ from .memory import MemoryStore
 
 if TYPE_CHECKING:
     from .sqlite import SqliteStore
+    from .sqlite_upgrade import UpgradeReport
 
 
 def __getattr__(name: str) -> Any:
@@ -42,6 +43,10 @@ def _open_memory(rest: str, lifecycle: Lifecycle) -> SessionStore:
 def _open_sqlite(rest: str, lifecycle: Lifecycle) -> SessionStore:
     from .sqlite import SqliteStore
 
+    return SqliteStore(_sqlite_path(rest), lifecycle)
+
+
+def _sqlite_path(rest: str) -> Path:
     path = rest.removeprefix("/")
     is_file = not path.endswith("/") and Path(path).name not in ("", "..")
     if not rest.startswith("/") or not is_file or path.startswith(":") or set(path) & {"?", "\0"}:
@@ -49,7 +54,7 @@ def _open_sqlite(rest: str, lifecycle: Lifecycle) -> SessionStore:
             "a SQLite store is sqlite:///relative.db or sqlite:////absolute.db,"
             f" not sqlite://{rest}"
         )
-    return SqliteStore(path, lifecycle)
+    return Path(path)
 
 
 _SCHEMES: dict[str, Callable[[str, Lifecycle], SessionStore]] = {
@@ -79,4 +84,28 @@ def open_store(url: str, *, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Session
     return _SCHEMES[scheme](rest, lifecycle)
 
 
-__all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store"]
+def upgrade_store(url: str) -> UpgradeReport:
+    """Bring what an older version of this package has stored to the present format, in place.
+
+    It can be killed at any time and run again. What has the present format is left as it is.
+
+    Args:
+        url: As for `open_store`; the store is there already.
+
+    Returns:
+        What was found, and what is there now.
+
+    Raises:
+        ValueError: The URL names no store that outlives a process.
+        SchemaVersionError: It is somebody else's, or of a newer version.
+        StoreError: It can't be read or written.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme != "sqlite":
+        raise ValueError(f"{url!r} is no store that has a format: name a sqlite:/// file")
+    from .sqlite_upgrade import upgrade_file
+
+    return upgrade_file(_sqlite_path(rest))
+
+
+__all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]

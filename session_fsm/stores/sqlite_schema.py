@@ -16,7 +16,7 @@ SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x5F53464D
 """Stands in the header of the file, so that nobody else's file is taken for ours."""
 
-_TABLES: Final = """
+TABLES: Final = """
 CREATE TABLE lifecycle (
     name TEXT PRIMARY KEY,
     fingerprint TEXT NOT NULL
@@ -88,7 +88,7 @@ CREATE TABLE mark (
 ) WITHOUT ROWID, STRICT;
 """
 
-_TRIGGERS: Final = """
+TRIGGERS: Final = """
 CREATE TRIGGER session_is_new BEFORE INSERT ON session
 WHEN EXISTS (SELECT 1 FROM session WHERE session_id = NEW.session_id)
     OR EXISTS (SELECT 1 FROM session WHERE rowid = NEW.rowid)
@@ -194,7 +194,7 @@ def prepare(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
         LifecycleError: The file knows a lifecycle of this name with other rows.
     """
     if is_new(connection):
-        for statement in statements(_TABLES) + statements(_TRIGGERS):
+        for statement in statements(TABLES) + statements(TRIGGERS):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -208,13 +208,15 @@ def is_new(connection: sqlite3.Connection) -> bool:
         SchemaVersionError: The file is somebody else's, or of a version that is not known here.
     """
     [version] = connection.execute("PRAGMA user_version").fetchone()
-    [application] = connection.execute("PRAGMA application_id").fetchone()
-    if application == APPLICATION_ID:
+    if is_ours(connection):
         if version != SCHEMA_VERSION:
+            older = 0 < version < SCHEMA_VERSION
+            hint = "; `session-fsm upgrade` brings an older file there" if older else ""
             raise SchemaVersionError(
-                found=f"{version} of a session store", supported=f"version {SCHEMA_VERSION}"
+                found=f"{version} of a session store", supported=f"version {SCHEMA_VERSION}{hint}"
             )
         return False
+    [application] = connection.execute("PRAGMA application_id").fetchone()
     [tables] = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables or application or version:
         raise SchemaVersionError(
@@ -222,6 +224,12 @@ def is_new(connection: sqlite3.Connection) -> bool:
             supported=f"session stores of version {SCHEMA_VERSION}",
         )
     return True
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Tell whether a file is a session store, of whichever version."""
+    [application] = connection.execute("PRAGMA application_id").fetchone()
+    return bool(application == APPLICATION_ID)
 
 
 def _register(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
@@ -277,7 +285,7 @@ def schema_problems(connection: sqlite3.Connection) -> list[str]:
     """Name the tables, indexes and triggers that are missing or were changed."""
     expected = sqlite3.connect(":memory:")
     try:
-        for statement in statements(_TABLES) + statements(_TRIGGERS):
+        for statement in statements(TABLES) + statements(TRIGGERS):
             expected.execute(statement)
         query = "SELECT type || ' ' || name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
         wanted = dict(expected.execute(query).fetchall())

@@ -1,0 +1,216 @@
+"""Files that older versions wrote are brought to the present format, and lose nothing by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commanding import call
+
+from session_fsm import (
+    SESSION_LIFECYCLE,
+    CorruptRecordError,
+    SchemaVersionError,
+    SessionManager,
+    StoreUnavailableError,
+    serialize,
+)
+from session_fsm.stores import SessionStore, SqliteStore, upgrade_store
+from session_fsm.stores.abc import all_ids
+from session_fsm.stores.sqlite_schema import SCHEMA_VERSION
+from session_fsm.stores.sqlite_upgrade import UpgradeReport, upgrade_file
+
+FORMATS = Path(__file__).parent / "data" / "formats"
+OLD = sorted(FORMATS.glob("schema-*.db"))
+OTHER = SESSION_LIFECYCLE.extend(name="other")
+
+
+@pytest.fixture(params=OLD, ids=[path.stem for path in OLD])
+def golden(request: pytest.FixtureRequest) -> Path:
+    """A file of each older format, as it was written."""
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture
+def path(golden: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copy(golden, tmp_path / "sessions.db"))
+
+
+def told_of(store: SessionStore) -> dict[str, Any]:
+    """Return what a store tells of its sessions, as the files beside the golden ones do."""
+    told = {}
+    for session_id in all_ids(store):
+        stored = store.load(session_id)
+        told[session_id] = {
+            "revision": stored and stored.revision,
+            "digest": store.tail(session_id)[1],
+            "state": stored and serialize(stored.state, store.lifecycle),
+            "events": [body.decode() for body, _ in store.history(session_id)],
+        }
+    return told
+
+
+def check(path: Path, golden: Path) -> None:
+    """See that an upgraded file tells all that the older code told of it, and is in order."""
+    expected = json.loads(golden.with_suffix(".json").read_text())
+    with closing(SqliteStore(path)) as store, closing(SqliteStore(path, OTHER)) as other:
+        assert told_of(store) == expected["sessions"]
+        assert told_of(other) == expected["other"]
+        assert {key: n for key, n in store.counts().items() if n} == {
+            key: n for key, n in expected["counts"].items() if n
+        }
+        found = {each: store.work_in(each) for each in expected["sessions"]}
+        work = {each: sorted([one.kind, one.item] for one in made) for each, made in found.items()}
+        assert {each: made for each, made in work.items() if made} == expected["work"]
+        assert store.mark("feed") == b"\x00\x01position"
+        assert store.check() == other.check() == ()
+    with SessionManager(f"sqlite:///{path}") as manager:
+        report = manager.verify()
+        assert report.ok, report.problems
+
+
+def test_upgrade_keeps_everything(path: Path, golden: Path) -> None:
+    """After the upgrade every state, digest and event is what the older code told, to the byte."""
+    found = int(golden.stem.removeprefix("schema-"))
+    report = upgrade_store(f"sqlite:///{path}")
+    assert report == UpgradeReport(found=found, version=SCHEMA_VERSION, sessions=7)
+    check(path, golden)
+
+
+def test_upgrade_twice_does_nothing(path: Path, golden: Path) -> None:
+    """A file of the present version is left as it is, to the byte."""
+    upgrade_file(path)
+    before = path.read_bytes()
+    report = upgrade_file(path)
+    assert (report.found, report.version) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    assert path.read_bytes() == before
+    check(path, golden)
+
+
+def test_upgrade_is_asked_for(path: Path, golden: Path) -> None:
+    """A file of an older version is refused, untouched, by an error that says what to do."""
+    before = path.read_bytes()
+    with pytest.raises(SchemaVersionError, match="session-fsm upgrade"):
+        SqliteStore(path)
+    assert path.read_bytes() == before
+    assert golden.read_bytes() == before
+
+
+def test_upgrade_goes_on_where_life_stopped(path: Path) -> None:
+    """What the upgraded file holds can be recovered, moved, ended, and used for new sessions."""
+    upgrade_file(path)
+    with SessionManager(f"sqlite:///{path}") as manager:
+        manager.recover()
+        manager.touch("active")
+        assert manager.terminate("active").status == "terminated"
+        manager.create("new")
+        assert manager.history("again")[0].kind == "purged"
+        assert manager.verify().ok
+
+
+KILLED = """
+    import shutil
+    import signal
+    import sqlite3
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, "tests")
+    from crash_forks import Fuse, fork, unbroken
+    from session_fsm.stores.sqlite_upgrade import upgrade_file
+
+    golden, directory = map(Path, sys.argv[1:])
+    copy = directory / "copy.db"
+    shutil.copy(golden, copy)
+    steps, _ = unbroken(lambda: upgrade_file(copy))
+    versions = []
+    for step in range(1, steps + 1):
+        for each in directory.glob("copy.db*"):
+            each.unlink()
+        shutil.copy(golden, copy)
+        code = fork(lambda: upgrade_file(copy), Fuse(step)).end(None)
+        assert code == -signal.SIGKILL, code
+        connection = sqlite3.connect(copy)
+        versions.append(connection.execute("PRAGMA user_version").fetchone()[0])
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        connection.close()
+        shutil.copy(copy, directory / f"killed-{step}.db")
+    print(*versions)
+"""
+
+
+def test_upgrade_killed_anywhere_can_be_done_again(golden: Path, tmp_path: Path) -> None:
+    """Killed before any statement, a file has one version or the other; then it is upgraded."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED)]
+    done = subprocess.run(
+        [*command, golden, tmp_path], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    versions = [int(word) for word in done.stdout.split()]
+    assert len(versions) > 40
+    assert set(versions) <= {int(golden.stem.removeprefix("schema-")), SCHEMA_VERSION}
+    for killed in (1, len(versions) // 2, len(versions) - 2, len(versions)):
+        path = tmp_path / f"killed-{killed}.db"
+        upgrade_file(path)
+        check(path, golden)
+
+
+def test_upgrade_waits_for_a_writer(path: Path) -> None:
+    """While somebody writes, an upgrade waits as long as it may, and changes nothing."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            upgrade_file(path, busy_timeout_seconds=0.01)
+        other.execute("ROLLBACK")
+    assert upgrade_file(path).found == 1
+
+
+def test_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    """Newer files, foreign files, rubbish and no file are told apart, and left as they are."""
+    newer = tmp_path / "newer.db"
+    SqliteStore(newer).close()
+    with closing(sqlite3.connect(newer)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    rubbish = tmp_path / "rubbish.db"
+    rubbish.write_bytes(b"rubbish" * 1000)
+    before = {each: each.read_bytes() for each in (newer, foreign, rubbish)}
+    with pytest.raises(SchemaVersionError, match="99 of a session store"):
+        upgrade_file(newer)
+    with pytest.raises(SchemaVersionError, match="another application"):
+        upgrade_file(foreign)
+    with pytest.raises(CorruptRecordError):
+        upgrade_file(rubbish)
+    with pytest.raises(StoreUnavailableError, match="there is no file"):
+        upgrade_file(tmp_path / "nowhere.db")
+    with pytest.raises(ValueError, match="name a sqlite:/// file"):
+        upgrade_store("memory://")
+    assert {each: each.read_bytes() for each in before} == before
+
+
+def test_upgrade_by_command(path: Path) -> None:
+    """The command says what it did; a second time, that nothing was to do."""
+    url = f"sqlite:///{path}"
+    refused = call("list", "--store", url)
+    assert refused.code == 1
+    assert "session-fsm upgrade" in refused.err
+    assert call("upgrade", "--store", url).out == "upgraded from version 1 to 2: 7 sessions\n"
+    assert call("upgrade", "--store", url).out == "nothing to do: version 2 already, 7 sessions\n"
+    told = json.loads(call("upgrade", "--store", url, "--json").out)
+    assert told == {"found": 2, "version": 2, "sessions": 7}
+    assert call("list", "--store", url).code == 0
+    assert call("upgrade", "--store", f"{url}.missing").code == 1
+    assert call("upgrade", "--store", "memory://").code == 2
