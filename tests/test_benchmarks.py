@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from pathlib import Path
@@ -9,9 +10,21 @@ from pathlib import Path
 import pytest
 from managing import START
 
-from benchmarks import bench, callers, durable, floor, measuring
+from benchmarks import (
+    bench,
+    callers,
+    durable,
+    floor,
+    measuring,
+    move_parts,
+    move_profile,
+    scale,
+    scale_memory,
+    scale_stores,
+    scale_verbs,
+)
 from benchmarks.measuring import NotDurableError, Record, Turn
-from benchmarks.subjects import Blocking, Floor, Ours
+from benchmarks.subjects import Blocking, Floor, Ours, there_and_back
 from benchmarks.targets import Verdict, verdict_lines
 from session_fsm import SessionManager, dumps, serialize
 from session_fsm.clock import ManualClock
@@ -209,3 +222,103 @@ def test_benchmarks_count_what_failed() -> None:
 
     turn = callers.alone(fail, 5.0)
     assert (turn.moves, turn.failures) == (0, callers.MOST_FAILURES_IN_A_TURN)
+
+
+# --- the parts of a move -----------------------------------------------------------------------
+
+
+def test_benchmarks_see_each_statement_of_a_move(tmp_path: Path) -> None:
+    """The statements of a move in SQLite are counted, the commit among them, and timed."""
+    with contextlib.ExitStack() as held:
+
+        def opened() -> callers.Move:
+            manager = held.enter_context(SessionManager(f"sqlite:///{tmp_path / 'a.db'}"))
+            manager.create("a")
+            return there_and_back(manager, "a")
+
+        spent = {each.name: each for each in move_profile.statements(opened, 10)}
+    assert spent["COMMIT"].calls == 1
+    assert spent["COMMIT"].seconds > 0
+    assert sum(each.calls for name, each in spent.items() if name.startswith("INSERT")) >= 1
+
+
+def test_benchmarks_refuse_a_move_without_statements() -> None:
+    """Where no statement is seen, that is an error, not an empty table."""
+    with SessionManager() as manager:
+        manager.create("a")
+        with pytest.raises(RuntimeError, match="no statement was seen"):
+            move_profile.statements(lambda: there_and_back(manager, "a"), 2)
+
+
+def test_benchmarks_parts_add_up_to_the_whole() -> None:
+    """What is left of the whole beside the sum of the parts is told, and may be less than none."""
+    parts = {"one": 3e-6, "two": 4e-6, move_parts.WHOLE: 10e-6}
+    rows = {name: (each, share) for name, each, share in move_parts.rows(parts)}
+    assert rows["sum of the parts"] == ("7.0 µs", "70%")
+    assert rows["bookkeeping: what is left"] == ("3.0 µs", "30%")
+    assert rows[move_parts.WHOLE] == ("10.0 µs", "100%")
+
+
+# --- many sessions -----------------------------------------------------------------------------
+
+
+def test_benchmarks_stores_are_filled_once(tmp_path: Path) -> None:
+    """A store has as many sessions as its size, agrees with its history, and is used again."""
+    paths = scale_stores.filled(tmp_path, (40, 60))
+    assert [path.name.partition("-")[0] for path in paths.values()] == ["40", "60"]
+    for size, path in paths.items():
+        with SessionManager(f"sqlite:///{path}") as manager:
+            counts = manager.counts()
+            assert (counts["active"], counts["idle"]) == (size * 3 // 4, size // 4)
+            assert manager.verify().ok
+    written = {path: path.stat().st_mtime_ns for path in paths.values()}
+    assert scale_stores.filled(tmp_path, (60, 40)) == paths
+    assert {path: path.stat().st_mtime_ns for path in paths.values()} == written
+
+
+def test_benchmarks_refuse_a_store_that_is_not_whole(tmp_path: Path) -> None:
+    """A store with which `verify` finds something wrong is not measured."""
+    [path] = scale_stores.filled(tmp_path, (10,)).values()
+    scale_stores.check_whole(path)
+    connection = sqlite3.connect(path)
+    query = "SELECT min(name) FROM sqlite_schema WHERE type = 'trigger'"
+    connection.execute(f"DROP TRIGGER {connection.execute(query).fetchone()[0]}")
+    connection.commit()
+    connection.close()
+    with pytest.raises(ValueError, match=f"{path.name}: "):
+        scale_stores.check_whole(path)
+
+
+def test_benchmarks_scale_verbs_do_what_they_time(tmp_path: Path) -> None:
+    """Each verb works turn after turn; sessions planted for the sweep leave no trace in counts."""
+    [path] = scale_stores.filled(tmp_path, (100,)).values()
+    store = scale_verbs.Store(path, 100, moves=40)
+    for _ in range(2):
+        turns = {verb: turn() for verb, turn in store.verbs().items()}
+        assert [verb for verb, turn in turns.items() if not turn.moves or turn.seconds <= 0] == []
+    store.close()
+    with SessionManager(f"sqlite:///{path}") as manager:
+        assert sum(manager.counts().values()) == 100
+        assert sum(session.revision > 2 + (session.status == "idle") for session in manager.list(
+            limit=100)) == 10  # fmt: skip
+        assert manager.verify().ok
+
+
+def test_benchmarks_growth_is_relative_to_the_smallest() -> None:
+    """A call that takes twice as long with more stored has grown by 2, and misses its target."""
+    records = {1_000: Record([Turn(10, 1.0)]), 100_000: Record([Turn(5, 1.0)])}
+    assert scale.growth(records) == {1_000: 1, 100_000: 2}
+    by_verb = {"get": records, "open": {1_000: records[1_000], 100_000: records[1_000]}}
+    missed = [each.subject for each in scale.verdicts(by_verb, None, 1025) if not each.reached]
+    assert missed == [
+        "get, with 100,000 stored, of its cost with 1,000",
+        "machines kept after 2,000 stored sessions were used",
+        "live sessions in memory",
+    ]
+
+
+def test_benchmarks_weigh_live_sessions_elsewhere() -> None:
+    """A process of its own tells what its sessions take, and how many machines it keeps."""
+    living = scale_memory.live_elsewhere(1500)
+    assert (living.sessions, living.machines) == (1500, scale_memory.MOST_MACHINES)
+    assert living.grown_bytes > 1500 * 500
