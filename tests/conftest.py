@@ -1,6 +1,7 @@
 """What all tests share: the repository they run in and how Hypothesis searches."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def repository() -> Path:
     """The root of the repository, which holds setup.cfg and the package."""
     return Path(__file__).resolve().parent.parent
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so; programs of the tests would inherit it, and
+    # never be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
