@@ -92,7 +92,7 @@ class MemoryStore(SessionStore):
         self.lifecycle = lifecycle
         self._lock = threading.RLock()
         self._lives: dict[str, _Life] = {}
-        self._by_status = StatusIndex()
+        self._by_status = StatusIndex(self._status_of)
         self._deadlines = DeadlineIndex(self._deadline_of)
         self._claims: dict[str, dict[Work, _Claim]] = {}
         self._owners: set[str] = set()
@@ -139,8 +139,12 @@ class MemoryStore(SessionStore):
             before, after = life.state, last.step.after
             life.state = after
             life.revision = last.revision
-            life.history += commit.steps
-            life.operations.append(commit.operation_id)
+            if life.operations:
+                life.history += commit.steps
+                life.operations.append(commit.operation_id)
+            else:  # made as long as they are: most lives in memory are short
+                life.history = [*life.history, *commit.steps]
+                life.operations = [commit.operation_id]
             if before is None:
                 self._by_status.move(session_id, None, after.status)
             elif before.status != after.status:
@@ -226,6 +230,9 @@ class MemoryStore(SessionStore):
         with self._open():
             entry = self._deadlines.first()
             return None if entry is None else entry[0]
+
+    def _status_of(self, session_id: str) -> str | None:
+        return _status(self._lives.get(session_id))
 
     def _deadline_of(self, session_id: str) -> datetime | None:
         life = self._lives.get(session_id)
@@ -384,8 +391,8 @@ class MemoryStore(SessionStore):
         }
 
         def undo() -> None:
-            now = self._lives.get(session_id)
-            self._by_status.move(session_id, _status(now), _status(life))
+            now = self._status_of(session_id)
+            self._by_status.move(session_id, now, _status(life))
             if life is None:
                 self._lives.pop(session_id, None)
             else:

@@ -14,12 +14,17 @@ from sortedcontainers import SortedList
 
 
 class StatusIndex:
-    """The ids in each status, in order."""
+    """The ids in each status, in order.
 
-    def __init__(self) -> None:
+    Args:
+        status_of: Returns the status that a session has now, or None if it is not there.
+    """
+
+    def __init__(self, status_of: Callable[[str], str | None]) -> None:
+        self._status_of = status_of
         self._counts: dict[str, int] = {}
         self._sorted: dict[str, SortedList] = {}
-        self._unsorted: dict[str, tuple[str | None, str | None]] = {}
+        self._unsorted: dict[str, str | None] = {}
 
     def move(self, session_id: str, before: str | None, after: str | None) -> None:
         """Note that a session has another status; None: it is not there."""
@@ -28,10 +33,8 @@ class StatusIndex:
             counts[before] -= 1
         if after is not None:
             counts[after] = counts.get(after, 0) + 1
-        unsorted = self._unsorted
-        if session_id in unsorted:
-            before = unsorted[session_id][0]
-        unsorted[session_id] = (before, after)
+        if session_id not in self._unsorted:
+            self._unsorted[session_id] = before
 
     def counts(self) -> dict[str, int]:
         """Return how many sessions are in each status that has some."""
@@ -54,7 +57,8 @@ class StatusIndex:
     def _sort(self) -> None:
         leaving: dict[str, list[str]] = {}
         coming: dict[str, list[str]] = {}
-        for session_id, (before, after) in self._unsorted.items():
+        for session_id, before in self._unsorted.items():
+            after = self._status_of(session_id)
             if before == after:
                 continue
             if before is not None:
