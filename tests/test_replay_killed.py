@@ -198,7 +198,7 @@ def test_killed_on_either_side_of_a_commit_comes_to_the_same_end(
     assert_came_to_the_same_end(whole, file)
 
 
-@pytest.mark.parametrize("statement", [1, 2, 3, 4, 5, 9, 14, 20, 27, 35, 45, 60])
+@pytest.mark.parametrize("statement", [1, 2, 3, 4, 5, 9, 14, 20, 27, 35, 45, 60, 90])
 def test_killed_while_the_file_is_made_comes_to_the_same_end(
     tmp_path: Path, statement: int
 ) -> None:
@@ -215,7 +215,7 @@ def test_killed_while_the_file_is_made_comes_to_the_same_end(
 def test_killed_statements_reach_from_no_schema_to_the_first_batch(tmp_path: Path) -> None:
     """The deaths above fall on both sides of the moment at which the schema is there."""
     found = set()
-    for statement in (1, 60):
+    for statement in (1, 90):
         file = tmp_path / f"{statement}.db"
         child = Child(SAMPLE, file, 1000, -1, statement)
         assert child.runs_until("halted")

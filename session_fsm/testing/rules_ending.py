@@ -85,11 +85,14 @@ class EndingRules(Shown):
         self.terminate(number, session_id)
         if session_id not in self.shadows:
             return
-        timed = next_timed(self.shadows[session_id].state, self.lifecycle)
-        if timed is None or timed[1] - self.now > LONGEST_WAIT:
+        state = self.shadows[session_id].state
+        timed = next_timed(state, self.lifecycle)
+        # Where the clock went back, the session is ahead of it for as long as it is waited for.
+        ahead = max(timedelta(0), state.updated_at - self.now)
+        if timed is None or timed[1] - self.now - ahead > LONGEST_WAIT:
             return
         session = self.managers[number].terminate(session_id)
-        oracle = self.oracle()
+        oracle = self.oracle(self.now + ahead)
         foreseen = oracle.foresee(self.shadows[session_id].state, oracle.sweep)
         self.absorb(number, session_id, foreseen)
         self.same_session(session)
