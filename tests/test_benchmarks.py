@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,27 @@ def test_benchmarks_ratio_is_the_median_of_the_rounds() -> None:
     assert mine.ratio_to(theirs) == 2
     assert theirs.ratio_to(mine) == 0.5
     assert mine.rate == 20
+
+
+def test_benchmarks_subjects_take_turns() -> None:
+    """Each has one turn in a round, the first of which counts for none, there and back again."""
+    called = ""
+
+    def turn_of(name: str) -> Callable[[], Turn]:
+        def turn() -> Turn:
+            nonlocal called
+            called += name
+            return Turn(len(called), 1.0)
+
+        return turn
+
+    records = measuring.in_turns({name: turn_of(name) for name in "abc"}, 3)
+    assert called == "abcabccbaabc"
+    assert {name: [turn.moves for turn in record.turns] for name, record in records.items()} == {
+        "a": [4, 9, 10],
+        "b": [5, 8, 11],
+        "c": [6, 7, 12],
+    }
 
 
 def test_benchmarks_p95_is_one_of_the_values() -> None:
