@@ -148,13 +148,18 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def in_turns(turns: dict[str, Callable[[], Turn]], rounds: int) -> dict[str, Record]:
-    """Let subjects take turns, after one turn of each that does not count."""
+    """Let subjects take turns, after one turn of each that does not count.
+
+    Every other round goes backwards, so that none always follows the same one.
+    """
     for turn in turns.values():
         turn()
     found: dict[str, list[Turn]] = {name: [] for name in turns}
+    order = list(turns.items())
     for _ in range(rounds):
-        for name, turn in turns.items():
+        for name, turn in order:
             found[name].append(turn())
+        order.reverse()
     return {name: Record(each) for name, each in found.items()}
 
 

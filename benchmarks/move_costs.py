@@ -42,9 +42,9 @@ def lines(given: argparse.Namespace, fsync: float) -> Iterator[str]:
         yield ""
         yield (
             f"Medians of {given.rounds} turns. The parts are measured by public calls and by the"
-            " floor, which writes the same bytes by hand; what is left of the whole is the lock,"
-            " the slot, the condition on the revision, the constraints and indexes of the database,"
-            " and the telling of subscribers."
+            " floor, which writes the same bytes by hand. What is left of the whole is all else:"
+            " the decision, the fields of the event, the ids, the lock and the slot, the condition"
+            " on the revision, the database's constraints and indexes, the telling of subscribers."
         )
         for name, parts in (("memory://", in_memory), ("sqlite, synchronous=FULL", stored)):
             yield ""

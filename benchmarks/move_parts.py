@@ -2,8 +2,7 @@
 
 They are the work that a move can't do without: the step of the machine, the event's bytes and
 digest, the state's bytes, the statements, and the wait for the disk. What is left of the whole is
-bookkeeping: the lock, the slot, the condition on the revision, the constraints and indexes of the
-database, the telling of subscribers.
+called bookkeeping.
 """
 
 from __future__ import annotations

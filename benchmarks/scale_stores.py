@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -75,7 +75,7 @@ def filled(directory: Path, sizes: Sequence[int]) -> dict[int, Path]:
     growing = directory / f"growing-{mark}.db"
     if all(path.exists() for path in paths.values()):
         return paths
-    for old in directory.glob("growing-*"):
+    for old in (*directory.glob("growing-*"), *_of_other_layouts(directory, paths)):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     clock = ManualClock(FILLED_FROM)
     begin, have = time.perf_counter(), 0
@@ -90,6 +90,12 @@ def filled(directory: Path, sizes: Sequence[int]) -> dict[int, Path]:
     growing.unlink()
     shutil.rmtree(f"{growing}.owners", ignore_errors=True)
     return paths
+
+
+def _of_other_layouts(directory: Path, paths: Mapping[int, Path]) -> list[Path]:
+    """Return the stores of these sizes that this library would not read as they are meant."""
+    found = (old for size in paths for old in directory.glob(f"{size}-????????.db"))
+    return [old for old in found if old not in paths.values()]
 
 
 def working_copy(source: Path, target: Path) -> Path:
