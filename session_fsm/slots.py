@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from .machine import SessionMachine
 from .stores.abc import Tail
@@ -43,6 +44,11 @@ class Slot:
         if self.holder != threading.get_ident():
             with self.lock:
                 pass
+
+
+_MOST_LOOKED_AT: Final = 8
+"""How many slots in use are looked at, at most, before one more is kept: a batch may hold any
+number, and is not to look at all of them for each."""
 
 
 class Slots:
@@ -83,16 +89,15 @@ class Slots:
 
     def _make_room(self, most: int) -> None:
         """Let go of the slots that were used longest ago and that nobody uses; holds the lock."""
-        # Those in use go to the other end: nobody is looked at twice.
-        for _ in range(len(self._slots)):
-            if len(self._slots) <= most:
-                return
+        in_use = 0
+        while len(self._slots) > most and in_use < _MOST_LOOKED_AT:
             session_id, slot = self._slots.popitem(last=False)
             if slot.lock.acquire(blocking=False):
                 slot.gone = not slot.outbox and not slot.outbox.held
                 slot.lock.release()
             if not slot.gone:
-                self._slots[session_id] = slot
+                in_use += 1
+                self._slots[session_id] = slot  # at the other end: others are looked at next
 
     @contextmanager
     def hold_back(self, session_ids: Iterable[str]) -> Iterator[dict[str, Slot]]:

@@ -9,6 +9,7 @@ from managing import START, await_event, begin, end
 
 from session_fsm import SessionMachine, SessionState
 from session_fsm.slots import Slots
+from session_fsm.telling import Outbox
 
 
 def machine(session_id: str) -> SessionMachine:
@@ -64,6 +65,29 @@ def test_slots_with_something_to_tell_are_never_let_go_of() -> None:
     slots.get("e")
     assert len(slots) == 1
     assert held["a"].gone
+
+
+def test_slots_in_use_are_not_looked_at_again_and_again() -> None:
+    """However many are held, one more costs a few looks; they are let go of in the end."""
+    slots = Slots(4)
+    looks = 0
+
+    class Looked(Outbox):
+        def __bool__(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return super().__bool__()
+
+    held = [str(number) for number in range(500)]
+    for session_id in held:
+        slots.get(session_id).outbox = Looked()
+        slots.get(session_id).outbox.hold_back()
+    assert len(slots) == 500
+    assert looks <= 8 * 500
+    for session_id in held:
+        slots.get(session_id).outbox.let_go()
+    slots.get("another")
+    assert len(slots) == 4
 
 
 def test_slots_forget() -> None:
