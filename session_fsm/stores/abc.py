@@ -77,7 +77,7 @@ class StoredStep:
         if (sealed := self._sealed) is not None:
             return sealed
         # Not by recursion: a life may have any number of steps that nobody has asked for.
-        waiting = [self]
+        waiting: list[StoredStep] = [self]
         while isinstance(previous := waiting[-1]._previous, StoredStep) and not previous._sealed:
             waiting.append(previous)
         for each in reversed(waiting):
