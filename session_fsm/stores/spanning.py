@@ -48,8 +48,10 @@ class SpanningStore(SessionStore):
         self._closed = False
 
     def _home(self, session_id: str) -> SessionStore:
-        *passing, _ = reversed(self._used())
-        return next((each for each in passing if each.load(session_id) is not None), self.main)
+        used = self._used()
+        if used[-1] is not self.main and used[-1].load(session_id) is not None:
+            return used[-1]
+        return self.main
 
     def _used(self) -> tuple[SessionStore, ...]:
         if self._closed:

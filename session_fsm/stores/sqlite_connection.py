@@ -34,6 +34,9 @@ from .sqlite_writer import Change, Writer, told
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MAX_IDLE_READERS: Final = 4
+PAGE_BYTES: Final = 2048
+"""Of a new file. A commit writes each page that it changes, six or seven of them, and so half the
+bytes of SQLite's own 4096; a state and its event still fit in one each."""
 
 
 class Connections:
@@ -112,7 +115,8 @@ class Connections:
         )
         self._connected.add(connection)
         try:
-            is_new(connection)  # somebody else's file must not even get our kind of journal
+            if is_new(connection):  # somebody else's must not even get our kind of journal
+                connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")

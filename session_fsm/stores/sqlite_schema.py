@@ -158,8 +158,10 @@ END;
 CREATE TRIGGER session_counted_over AFTER UPDATE OF status ON session
 WHEN NEW.status IS NOT OLD.status
 BEGIN
-    UPDATE session_count SET sessions = sessions + (status = NEW.status) - (status = OLD.status)
-    WHERE lifecycle = NEW.lifecycle AND status IN (OLD.status, NEW.status);
+    UPDATE session_count SET sessions = sessions - 1
+    WHERE lifecycle = OLD.lifecycle AND status = OLD.status;
+    UPDATE session_count SET sessions = sessions + 1
+    WHERE lifecycle = NEW.lifecycle AND status = NEW.status;
 END;
 
 CREATE TRIGGER session_counted_out AFTER DELETE ON session
