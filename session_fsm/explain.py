@@ -252,9 +252,13 @@ def _next_timed(
     state: SessionState, lifecycle: Lifecycle, on_fault: Callable[[GuardError], None]
 ) -> tuple[str, datetime] | None:
     earliest: tuple[str, datetime] | None = None
-    for row in lifecycle.timed(state.status):
+    rows = lifecycle.timed(state.status)
+    if not rows:
+        return None
+    shown = attempt_at(state, state.updated_at, _NOTHING, lifecycle.graces)
+    for row in rows:
         try:
-            due = _due(row, state, lifecycle)
+            due = _due(row, shown)
         except GuardError as fault:
             on_fault(fault)
             continue
@@ -263,14 +267,14 @@ def _next_timed(
     return earliest
 
 
-def _due(row: Row, state: SessionState, lifecycle: Lifecycle) -> datetime | None:
+def _due(row: Row, shown: Attempt) -> datetime | None:
     """Return when a timed row fires by itself; None if its clock does not run."""
     assert row.deadline is not None
-    shown = attempt_at(state, state.updated_at, _NOTHING, lifecycle.graces)
     due = row.deadline.at(shown, row.trigger)
     if due is None or not row.guards:
         return due
-    shown = attempt_at(state, max(due, state.updated_at), _NOTHING, lifecycle.graces)
+    if due > shown.at:
+        shown = attempt_at(shown.state, due, _NOTHING, shown.graces)
     for guard in row.guards:
         if not guard.passes(shown, row.trigger):
             return None

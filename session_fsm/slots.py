@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from .machine import SessionMachine
@@ -77,8 +77,10 @@ class Slots:
                     self._make_room(self._most - 1)
                     slot = slots[session_id] = Slot()
             return slot
-        with suppress(KeyError):  # it was let go of just now
+        try:
             slots.move_to_end(session_id)
+        except KeyError:  # it was let go of just now
+            return slot
         return slot
 
     def trim(self) -> None:
