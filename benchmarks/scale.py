@@ -127,9 +127,9 @@ def lines(given: argparse.Namespace, fsync: float) -> Iterator[str]:
     yield (
         f"Medians of {given.rounds} turns, in which the sizes follow each other; a ratio is the"
         " median of the ratios of the turns to those of the smallest size. Ids are random, and no"
-        " session is moved twice, so that each move reads its session first. Files lie in the page"
-        " cache. The stores were filled through the manager, in batches, ids in order; each"
-        " smaller one is the beginning of the larger."
+        " session is moved twice, so that each move reads its session first. Each file is read"
+        " through before a turn, so that it lies in the page cache. The stores were filled through"
+        " the manager, in batches, ids in order; each smaller one is the beginning of the larger."
     )
     yield ""
     yield from cost_lines(records)

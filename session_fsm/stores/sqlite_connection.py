@@ -37,6 +37,8 @@ MAX_IDLE_READERS: Final = 4
 PAGE_BYTES: Final = 2048
 """Of a new file. A commit writes each page that it changes, six or seven of them, and so half the
 bytes of SQLite's own 4096; a state and its event still fit in one each."""
+CACHE_KIB: Final = 16_000
+"""Most pages that a connection keeps: all that lead to the sessions of a million, and more."""
 
 
 class Connections:
@@ -120,6 +122,7 @@ class Connections:
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         except BaseException:
             self._disconnect(connection)
             raise
