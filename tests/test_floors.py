@@ -53,7 +53,8 @@ ORDER = (
     "history",
     "stores.abc",
     "stores.memory_indexes",
-    "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
+    "stores.memory stores.owners stores.sqlite_file stores.sqlite_keys stores.sqlite_queue"
+    " stores.sqlite_schema",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection stores.sqlite_upgrade",
     "stores.sqlite stores.spanning",
@@ -404,4 +405,7 @@ def test_floors_import_brings_no_extra() -> None:
     )
     loaded = set(run.stdout.split())
     assert "session_fsm" in loaded
-    assert loaded & {"typer", "rich", "cryptography", "pygraphviz", "hypothesis", "pytest", "_pytest"} == set()
+    assert (
+        loaded & {"typer", "rich", "cryptography", "pygraphviz", "hypothesis", "pytest", "_pytest"}
+        == set()
+    )
