@@ -72,12 +72,15 @@ def _decrypted(
         DeserializationError: Something else stands there, or a ciphertext does not open.
         SchemaVersionError: It is encrypted in a format that is not known here.
     """
+    number = member.get("format") if isinstance(member, dict) else None
+    if type(number) is int and number != ENCRYPTION_FORMAT:
+        kind, session_id, revision = place
+        found = f"{number} of what {kind} {revision} of session {session_id!r} has encrypted"
+        raise SchemaVersionError(found=found, supported=str(ENCRYPTION_FORMAT))
     match member:
-        case {"format": int(number)} if number != ENCRYPTION_FORMAT:
-            kind, session_id, revision = place
-            found = f"{number} of what {kind} {revision} of session {session_id!r} has encrypted"
-            raise SchemaVersionError(found=found, supported=str(ENCRYPTION_FORMAT))
-        case {"format": 1, "fields": dict(fields), **rest} if fields and not rest:
+        case {"format": 1, "fields": dict(fields), **rest} if (
+            type(number) is int and fields and not rest
+        ):
             pass
         case _:
             raise DeserializationError(problems=(f"{_MEMBER}: not as it is written",))
