@@ -52,9 +52,8 @@ ORDER = (
     "serialization",
     "history",
     "stores.abc",
-    "stores.memory_indexes",
-    "stores.memory stores.owners stores.sqlite_file stores.sqlite_keys stores.sqlite_queue"
-    " stores.sqlite_schema",
+    "stores.memory_indexes stores.sqlite_keys",
+    "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection stores.sqlite_upgrade",
     "stores.sqlite stores.spanning",

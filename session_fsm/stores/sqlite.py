@@ -85,6 +85,10 @@ class SqliteStore(SessionStore):
         keyring: What `llm_config` and `metadata` are encrypted with, in states and histories; None:
             they are written as they are, and sessions that are encrypted can't be read.
 
+    Attributes:
+        path: The file.
+        key_id: The name of the key that new sessions are encrypted with; None: they are not.
+
     Raises:
         StoreUnavailableError: It can't be opened.
         CorruptRecordError: It is no database, or a broken one.
@@ -102,7 +106,7 @@ class SqliteStore(SessionStore):
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
         keyring: Keyring | None = None,
     ) -> None:
-        self._encrypts = keyring is not None
+        self.key_id = None if keyring is None else keyring.key_id
         self._load, self._events = (
             (_LOAD, _EVENTS) if keyring is None else (_LOAD_WITH_KEY, _EVENTS_WITH_KEY)
         )
@@ -161,7 +165,7 @@ class SqliteStore(SessionStore):
             return tail_of(reader, session_id)
 
     def commit(self, commit: Commit) -> None:
-        cover = self._keys.cover(commit) if self._encrypts else None
+        cover = self._keys.cover(commit) if self.key_id is not None else None
         self._connections.commit(PreparedCommit(commit, self.lifecycle, cover))
 
     def landed(self, session_id: str, operation_id: str) -> bool:
@@ -360,7 +364,7 @@ class SqliteStore(SessionStore):
 
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         with self._connections.writing() as writer:
-            if self._encrypts:
+            if self.key_id is not None:
                 # Without its key the session can't be read in what is left of it anywhere.
                 overwrite_what_is_deleted(writer)
             removed = writer.execute(
