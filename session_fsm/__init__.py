@@ -13,6 +13,7 @@ from .errors import (
     GuardError,
     GuardRejectedError,
     InvalidTransitionError,
+    KeyMissingError,
     LifecycleError,
     ManagerClosedError,
     Refusal,
@@ -30,6 +31,7 @@ from .errors import (
 from .explain import explain, is_valid, is_valid_transition, permitted, validate
 from .guards import Attempt, Deadline, Guard, after_grace, guard, requires_feature
 from .jsonvalue import JsonArray, JsonObject
+from .keys import Keyring, generate_key
 from .lifecycle import LIVE, Lifecycle, Row
 from .machine import SessionMachine, step, transition
 from .manager import SessionManager
@@ -65,6 +67,8 @@ __all__ = [
     "InvalidTransitionError",
     "JsonArray",
     "JsonObject",
+    "KeyMissingError",
+    "Keyring",
     "Lifecycle",
     "LifecycleError",
     "ManagerClosedError",
@@ -96,6 +100,7 @@ __all__ = [
     "deserialize",
     "dumps",
     "explain",
+    "generate_key",
     "guard",
     "is_valid",
     "is_valid_transition",

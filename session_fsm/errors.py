@@ -299,3 +299,22 @@ class CorruptRecordError(StoreError):
 
     def __str__(self) -> str:
         return f"{self.record} can't be read: {'; '.join(self.problems)}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class KeyMissingError(StoreError):
+    """A session is encrypted, and the key that opens it is not in the store's keyring.
+
+    Attributes:
+        session_id: The session; nothing is wrong with it.
+        key_id: The name of the key that is needed, as a keyring tells it.
+    """
+
+    session_id: str
+    key_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session_id!r} is encrypted with the key {self.key_id}, which is not"
+            " here: open the store with a keyring that has it"
+        )

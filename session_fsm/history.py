@@ -8,7 +8,7 @@ state exactly.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import compress
 from operator import attrgetter, is_not
@@ -30,6 +30,11 @@ EVENT_FORMAT: Final = 1
 NO_DIGEST: Final = ""
 """The digest before the first event of an id."""
 _DERIVED = ("status", "updated_at")
+
+Veil = Callable[[int, JsonObject], dict[str, Any]]
+"""Is given a revision and the changes of its event; returns what is written in their stead."""
+Unveil = Callable[[dict[str, Any]], dict[str, Any]]
+"""Is given the members of an event that was veiled; returns them as they were without that."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,8 +88,11 @@ class Sealed:
     body: bytes
 
 
-def seal(step: Step, *, revision: int, previous: str) -> Sealed:
-    """Turn a step into an event, chained to the digest of the event before it."""
+def seal(step: Step, *, revision: int, previous: str, veil: Veil | None = None) -> Sealed:
+    """Turn a step into an event, chained to the digest of the event before it.
+
+    A veil changes the bytes that are stored, and so the digest; the event has its plain changes.
+    """
     before, after = step.before, step.after
     kind: EventKind
     if before is None:
@@ -104,7 +112,7 @@ def seal(step: Step, *, revision: int, previous: str) -> Sealed:
     draft.reason = step.reason
     draft.changes = frozen_json(changes)
     draft.digest = ""
-    return _sealed(draft, previous)
+    return _sealed(draft, previous, veil)
 
 
 _COMPARED: Final = tuple(name for name in STATE_FIELDS if name not in _DERIVED)
@@ -143,9 +151,9 @@ def tombstone(state: SessionState, *, revision: int, previous: str, at: datetime
     return _sealed(draft, previous)
 
 
-def _sealed(event: Any, previous: str) -> Sealed:
+def _sealed(event: Any, previous: str, veil: Veil | None = None) -> Sealed:
     """Finish the draft of an event: its digest covers its bytes."""
-    body = encode(event)
+    body = encode(event, veil)
     event.digest = chained(previous, body)
     event.__class__ = SessionEvent
     return Sealed(event, body)
@@ -156,22 +164,23 @@ def chained(previous: str, body: bytes) -> str:
     return hashlib.sha256(previous.encode() + b"\n" + body).hexdigest()
 
 
-def encode(event: SessionEvent) -> bytes:
+def encode(event: SessionEvent, veil: Veil | None = None) -> bytes:
     """Return the bytes of an event, all but its digest."""
-    return dump_json(
-        {
-            "format": EVENT_FORMAT,
-            "session_id": event.session_id,
-            "revision": event.revision,
-            "kind": event.kind,
-            "trigger": event.trigger,
-            "source": None if event.source is None else str(event.source),
-            "target": None if event.target is None else str(event.target),
-            "at": instant_text(event.at),
-            "reason": event.reason,
-            "changes": event.changes,
-        }
-    )
+    told = {
+        "format": EVENT_FORMAT,
+        "session_id": event.session_id,
+        "revision": event.revision,
+        "kind": event.kind,
+        "trigger": event.trigger,
+        "source": None if event.source is None else str(event.source),
+        "target": None if event.target is None else str(event.target),
+        "at": instant_text(event.at),
+        "reason": event.reason,
+        "changes": event.changes,
+    }
+    if veil is not None:
+        told.update(veil(event.revision, event.changes))
+    return dump_json(told)
 
 
 _TEXT_OR_NULL = (str, type(None))
@@ -195,16 +204,22 @@ _KINDS: Final[Mapping[str, EventKind]] = {
 }
 
 
-def decode(body: bytes, digest: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionEvent:
+def decode(
+    body: bytes,
+    digest: str,
+    lifecycle: Lifecycle = SESSION_LIFECYCLE,
+    unveil: Unveil | None = None,
+) -> SessionEvent:
     """Read an event from its stored bytes.
 
     Args:
         body: The bytes.
         digest: The digest that is stored beside them; not checked here.
         lifecycle: Gives the statuses; words that it does not know stay plain.
+        unveil: Called if the event says that something in it is encrypted.
 
     Raises:
-        DeserializationError: The bytes are no event.
+        DeserializationError: The bytes are no event, or one that can't be unveiled.
         SchemaVersionError: They have a format that is not known here.
     """
     try:
@@ -216,6 +231,8 @@ def decode(body: bytes, digest: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -
     found = told.get("format")
     if type(found) is int and found != EVENT_FORMAT:
         raise SchemaVersionError(found=f"event {shown(found)}", supported=str(EVENT_FORMAT))
+    if unveil is not None and "encrypted" in told:
+        told = unveil(told)
     if told.keys() != _EVENT_KEYS.keys():
         raise DeserializationError(problems=("not the fields of an event",))
     if wrong := [name for name, kinds in _EVENT_KEYS.items() if type(told[name]) not in kinds]:

@@ -146,9 +146,12 @@ class VerifyReport:
         problems: Each in words, with the session and revision; empty if there is none.
         sessions: How many sessions were rebuilt and compared.
         events: How many events were read and checked.
+        locked: How many sessions are encrypted with a key that is not here: their chains were
+            checked, what is in them was not.
     """
 
     ok: bool
     problems: tuple[str, ...]
     sessions: int
     events: int
+    locked: int = 0

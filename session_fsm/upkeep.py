@@ -14,6 +14,7 @@ from .decisions import FireDue, Recover, cause_in_words, settle
 from .errors import (
     CorruptRecordError,
     DeserializationError,
+    KeyMissingError,
     LifecycleError,
     RevisionConflictError,
     SchemaVersionError,
@@ -160,17 +161,24 @@ class _Tally:
     problems: list[str] = attrs.field(factory=list)
     sessions: int = 0
     events: int = 0
+    locked: int = 0
 
 
 def verify(core: Core) -> VerifyReport:
-    """Rebuild every session from its history, check chain and legality, and compare."""
+    """Rebuild every session from its history, check chain and legality, and compare.
+
+    Of a session that is encrypted with a key that is not here, chain and legality are checked.
+    """
     tally = _Tally(problems=list(core.store.check()))
     for session_id in all_ids(core.store):
         try:
             _verify_one(core, session_id, tally)
+        except KeyMissingError:
+            _verify_locked(core, session_id, tally)
         except (CorruptRecordError, SchemaVersionError, LifecycleError) as fault:
             tally.problems.append(str(fault))
-    return VerifyReport(not tally.problems, tuple(tally.problems), tally.sessions, tally.events)
+    problems = tuple(tally.problems)
+    return VerifyReport(not problems, problems, tally.sessions, tally.events, tally.locked)
 
 
 def _verify_one(core: Core, session_id: str, tally: _Tally) -> None:
@@ -193,6 +201,18 @@ def _verify_one(core: Core, session_id: str, tally: _Tally) -> None:
         if (stored.revision, stored.digest) != (revision, digest):
             problems.append(f"is at revision {stored.revision}, its history at {revision}")
     tally.problems += [f"session {session_id!r}: {problem}" for problem in problems]
+
+
+def _verify_locked(core: Core, session_id: str, tally: _Tally) -> None:
+    try:
+        chain = core.store.chain(session_id)
+    except (CorruptRecordError, SchemaVersionError) as fault:
+        tally.problems.append(str(fault))
+        return
+    tally.locked += 1
+    tally.events += len(chain)
+    found, *_ = audit(chain, core.lifecycle)
+    tally.problems += [f"session {session_id!r}: {problem}" for problem in found]
 
 
 def _settled(

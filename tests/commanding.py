@@ -23,7 +23,7 @@ import attrs
 
 from session_fsm import SessionManager
 from session_fsm.cli.lifecycles import LIFECYCLE_VARIABLE
-from session_fsm.cli.options import STORE_VARIABLE
+from session_fsm.cli.options import KEY_FILE_VARIABLE, STORE_VARIABLE
 from session_fsm.cli.program import run
 from session_fsm.testing import ManualClock
 
@@ -88,7 +88,7 @@ def environment(**more: str) -> dict[str, str]:
     unwanted = {
         *("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
         *("GITHUB_ACTIONS", "PY_COLORS", "TERMINAL_WIDTH", "PYTHONUNBUFFERED"),
-        *(STORE_VARIABLE, LIFECYCLE_VARIABLE),
+        *(STORE_VARIABLE, KEY_FILE_VARIABLE, LIFECYCLE_VARIABLE),
     }
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     root = str(Path(__file__).resolve().parent.parent)

@@ -246,6 +246,7 @@ def test_cli_verify_accepts_a_sound_store(store: Path) -> None:
         "problems": [],
         "sessions": 4,
         "events": 17,
+        "locked": 0,
     }
 
 

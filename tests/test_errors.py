@@ -19,6 +19,7 @@ from session_fsm.errors import (
     GuardError,
     GuardRejectedError,
     InvalidTransitionError,
+    KeyMissingError,
     LifecycleError,
     ManagerClosedError,
     Refusal,
@@ -63,6 +64,7 @@ PARENTS: dict[type[SessionFsmError], type[Exception]] = {
     StoreUnavailableError: StoreError,
     SchemaVersionError: StoreError,
     CorruptRecordError: StoreError,
+    KeyMissingError: StoreError,
     LifecycleError: SessionFsmError,
     ManagerClosedError: SessionFsmError,
 }
@@ -80,6 +82,7 @@ EXAMPLES: dict[str, Any] = {
     "found": 4,
     "supported": "1",
     "operation_id": "op-1",
+    "key_id": "0123456789abcdef",
     "record": "event 3 of session 'chat-1'",
 }
 

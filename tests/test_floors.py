@@ -18,7 +18,7 @@ import pytest
 
 ORDER = (
     "errors clock jsontext drafts",
-    "jsonvalue",
+    "jsonvalue keys",
     "fields",
     "state",
     "guards",
@@ -52,7 +52,7 @@ ORDER = (
     "serialization",
     "history",
     "stores.abc",
-    "stores.memory_indexes",
+    "stores.memory_indexes stores.sqlite_keys",
     "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection stores.sqlite_upgrade",
@@ -113,6 +113,7 @@ Modules of one package that build on each other have names of their own here, wi
 
 SOLE_IMPORTERS = {
     "transitions": r"session_fsm\.machine(\..*)?",
+    "cryptography": r"session_fsm\.keys",
     "cattrs": r"session_fsm\.serialization(\..*)?",
     "sortedcontainers": r"session_fsm\.stores\.memory_indexes",
     "sqlite3": r"session_fsm\.(stores\.sqlite.*|certify\.database)",
@@ -403,4 +404,7 @@ def test_floors_import_brings_no_extra() -> None:
     )
     loaded = set(run.stdout.split())
     assert "session_fsm" in loaded
-    assert loaded & {"typer", "rich", "pygraphviz", "hypothesis", "pytest", "_pytest"} == set()
+    assert (
+        loaded & {"typer", "rich", "cryptography", "pygraphviz", "hypothesis", "pytest", "_pytest"}
+        == set()
+    )

@@ -17,7 +17,7 @@ from ..session import Session
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened
-from .options import AsJson, NoColor, SessionId, Store, UsageError, check_text
+from .options import AsJson, KeyFile, NoColor, SessionId, Store, UsageError, check_text
 from .output import Cell, Screen, Styled
 from .sessions import in_colour, seen
 
@@ -44,6 +44,7 @@ def explain(
         ),
     ] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -56,7 +57,7 @@ def explain(
     check_text("TRIGGER", trigger)
     arguments = _arguments(arg or ())
     now = context.obj.now()
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         session = manager.get(session_id)
         lifecycle = manager.lifecycle
     try:

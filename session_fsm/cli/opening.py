@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,15 @@ import attrs
 
 from ..clock import Clock
 from ..errors import SessionFsmError
+from ..keys import Keyring
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager
 from ..stores import SessionStore, open_store, upgrade_store
 from ..table import SESSION_LIFECYCLE
-from .options import STORE_VARIABLE, UsageError
+from .options import KEY_FILE_VARIABLE, STORE_VARIABLE, UsageError
 
 if TYPE_CHECKING:
+    from ..stores.sqlite_keys import RekeyReport
     from ..stores.sqlite_upgrade import UpgradeReport
 
 
@@ -51,34 +53,56 @@ def file_of(url: str) -> Path | None:
     return Path(path)
 
 
-def opened_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionStore:
-    """Open a store of the sessions of a lifecycle, and make it if it is missing.
+def keyring_in(key_file: Path) -> Keyring:
+    """Read the keyring that a person named.
 
     Raises:
-        UsageError: The URL is no good.
+        UsageError: The file holds no keys, others may read it, or encryption is not installed.
+        OSError: It can't be read.
+    """
+    try:
+        return Keyring.from_file(key_file)
+    except (ValueError, ModuleNotFoundError) as fault:
+        raise UsageError("--key-file", str(fault)) from None
+
+
+def opened_store(
+    url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE, *, key_file: Path | None = None
+) -> SessionStore:
+    """Open a store of the sessions of a lifecycle, and make it if it is missing.
+
+    Keys are read for a store in a file alone: their name may stand in the environment for good.
+
+    Raises:
+        UsageError: The URL or the file of keys is no good.
         StoreError: It can't be opened.
         LifecycleError: It knows a lifecycle of this name with other rows.
     """
     try:
-        return open_store(url, lifecycle=lifecycle)
+        keyring = None if key_file is None or file_of(url) is None else keyring_in(key_file)
+        return open_store(url, lifecycle=lifecycle, keyring=keyring)
     except ValueError as fault:
         raise UsageError("--store", without_password(str(fault), url)) from None
 
 
 @contextmanager
 def opened(
-    url: str | None, clock: Clock, lifecycle: Lifecycle = SESSION_LIFECYCLE
+    url: str | None,
+    clock: Clock,
+    lifecycle: Lifecycle = SESSION_LIFECYCLE,
+    *,
+    key_file: Path | None = None,
 ) -> Iterator[SessionManager]:
     """Give a manager of the sessions of a lifecycle, in a store that is there already.
 
     Raises:
-        UsageError: No store is named, or the URL is no good.
+        UsageError: No store is named, or the URL or the file of keys is no good.
         StoreMissingError: There is no such store; none is made.
         StoreError: It can't be opened.
         LifecycleError: It knows a lifecycle of this name with other rows.
     """
     url = _there(url)
-    store = opened_store(url, lifecycle)
+    store = opened_store(url, lifecycle, key_file=key_file)
     try:
         with SessionManager(store, lifecycle=lifecycle, clock=clock) as manager:
             yield manager
@@ -99,6 +123,32 @@ def upgraded(url: str | None) -> UpgradeReport:
         return upgrade_store(url)
     except ValueError as fault:
         raise UsageError("--store", without_password(str(fault), url)) from None
+
+
+def rekeyed(
+    url: str | None, lifecycle: Lifecycle, *, key_file: Path | None
+) -> tuple[RekeyReport, str]:
+    """Have the keys of all sessions wrapped by the first key of a file.
+
+    Returns:
+        What was done, and the name of that key.
+
+    Raises:
+        UsageError: No store or file of keys is named, or one is no good.
+        StoreMissingError: There is no such store.
+        StoreError: It can't be opened, or written.
+        LifecycleError: It knows a lifecycle of this name with other rows.
+    """
+    from ..stores import SqliteStore
+
+    url = _there(url)
+    if key_file is None:
+        name = f"--key-file FILE, or {KEY_FILE_VARIABLE} in the environment"
+        raise UsageError(None, f"name the keys: {name}")
+    with closing(opened_store(url, lifecycle, key_file=key_file)) as store:
+        if not isinstance(store, SqliteStore) or store.key_id is None:
+            raise UsageError("--store", f"nothing is encrypted in {url}")
+        return store.rekey(), store.key_id
 
 
 def _there(url: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from ..serialization import parse_instant
 
 STORE_VARIABLE: Final = "SESSION_FSM_STORE"
+KEY_FILE_VARIABLE: Final = "SESSION_FSM_KEY_FILE"
 
 _AGE: Final = re.compile(r"([0-9]{1,9})([smhdw])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -23,6 +25,17 @@ Store = Annotated[
         metavar="URL",
         show_default=False,
         help="Where the sessions are: sqlite:///relative.db or sqlite:////absolute.db.",
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        envvar=KEY_FILE_VARIABLE,
+        metavar="FILE",
+        show_default=False,
+        help="The keys that sessions are encrypted with: 32 bytes in base64 on each line, the"
+        " current key first.",
     ),
 ]
 AsJson = Annotated[

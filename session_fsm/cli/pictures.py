@@ -23,7 +23,7 @@ from ..serialization import json_schema
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened
-from .options import STORE_VARIABLE, AsJson, NoColor, UsageError
+from .options import STORE_VARIABLE, AsJson, KeyFile, NoColor, UsageError
 from .output import WORDS, Column, Screen, Styled
 from .text import counted
 
@@ -75,6 +75,7 @@ def diagram(
             f" Without --store, {STORE_VARIABLE} names the store.",
         ),
     ] = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -92,10 +93,11 @@ def diagram(
     lifecycle = load_lifecycle(lifecycle_name)
     shown: Mapping[str, Any] = {}
     if session_id is not None:
-        with opened(store or os.environ.get(STORE_VARIABLE), context.obj, lifecycle) as manager:
+        url = store or os.environ.get(STORE_VARIABLE)
+        with opened(url, context.obj, lifecycle, key_file=key_file) as manager:
             shown = one_session(manager, session_id, context.obj)
     elif store is not None:
-        with opened(store, context.obj, lifecycle) as manager:
+        with opened(store, context.obj, lifecycle, key_file=key_file) as manager:
             shown = fleet(manager, context.obj, screen)
     try:
         drawn = render(lifecycle, name, **shown)

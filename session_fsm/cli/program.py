@@ -55,7 +55,8 @@ def _common(
     """Watch and tend the sessions in a store, and replay logs of real ones.
 
     The store is named by --store or by the environment variable SESSION_FSM_STORE, and a lifecycle
-    of one's own by --lifecycle or SESSION_FSM_LIFECYCLE. Every command takes --json.
+    of one's own by --lifecycle or SESSION_FSM_LIFECYCLE. Keys of what is encrypted stand in a file
+    that --key-file or SESSION_FSM_KEY_FILE names. Every command takes --json.
     """
 
 
@@ -92,6 +93,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "sweep": upkeep.sweep,
         "recover": upkeep.recover,
         "purge": upkeep.purge,
+        "rekey": upkeep.rekey,
         "upgrade": upkeep.upgrade,
         "verify": upkeep.verify,
     },

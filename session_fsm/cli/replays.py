@@ -14,7 +14,7 @@ from ..replay import Fault, Log, Report, read_log, replay
 from ..stores import MemoryStore
 from ..table import SESSION_LIFECYCLE
 from .opening import file_of, opened_store
-from .options import STORE_VARIABLE, AsJson, NoColor, UsageError
+from .options import STORE_VARIABLE, AsJson, KeyFile, NoColor, UsageError
 from .output import Bar, Cell, Column, OnProgress, Screen, Styled
 from .pictures import diagram_format, write_diagram
 from .text import counted, duration
@@ -72,6 +72,7 @@ def replay_logs(
             " from the ending of the name.",
         ),
     ] = None,
+    key_file: KeyFile = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -89,12 +90,15 @@ def replay_logs(
     format = None if diagram is None else diagram_format("--diagram", diagram)
     url = store or _MEMORY
     if file_of(url) is None:
-        opened_store(url).close()  # a URL that is no good is named before hours of reading
+        opened_store(
+            url, key_file=key_file
+        ).close()  # a URL that is no good is named before hours of reading
     with screen.progress() as bar:
         log = read_log(paths, on_progress=bar.phase("reading"))
         report, where = _replayed(
             log,
             url,
+            key_file=key_file,
             timeout_minutes=timeout_minutes,
             quiet_gap_seconds=quiet_gap_seconds,
             on_progress=_then_verifying(bar),
@@ -118,6 +122,7 @@ def _replayed(
     log: Log,
     url: str,
     *,
+    key_file: Path | None,
     timeout_minutes: int,
     quiet_gap_seconds: float,
     on_progress: OnProgress,
@@ -127,7 +132,7 @@ def _replayed(
     A store that was fed once takes nothing but the same input again: a misspelt path must not be
     the input that it knows.
     """
-    store = opened_store(url) if log.rows else MemoryStore(SESSION_LIFECYCLE)
+    store = opened_store(url, key_file=key_file) if log.rows else MemoryStore(SESSION_LIFECYCLE)
     try:
         report = replay(
             log,

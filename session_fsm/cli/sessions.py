@@ -17,7 +17,7 @@ from ..state import SessionStatus
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened
-from .options import AsJson, NoColor, Reveal, SessionId, Store, UsageError, check_text
+from .options import AsJson, KeyFile, NoColor, Reveal, SessionId, Store, UsageError, check_text
 from .output import SENTENCE, Cell, Column, Screen, Styled
 from .text import counted, duration, instant, when
 
@@ -45,6 +45,7 @@ def list_sessions(
         typer.Option(metavar="ID", show_default=False, help="Only sessions behind this id."),
     ] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -60,7 +61,7 @@ def list_sessions(
         if word not in named:
             problem = f"there is no status {word!r}; statuses are {', '.join(named.statuses)}"
             raise UsageError("--status", problem)
-    with opened(store, context.obj, named) as manager:
+    with opened(store, context.obj, named, key_file=key_file) as manager:
         lifecycle = manager.lifecycle
         wanted = lifecycle.statuses if every else status or None
         page = manager.list(status=wanted, limit=limit, after=after)
@@ -122,13 +123,14 @@ def _fires_next(session: Session, lifecycle: Lifecycle, now: datetime) -> str:
 def counts(
     context: typer.Context,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Count the sessions in each status."""
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         found = manager.counts()
         lifecycle = manager.lifecycle
     if as_json:
@@ -146,6 +148,7 @@ def show(
     session_id: SessionId,
     reveal: Reveal = False,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -153,7 +156,7 @@ def show(
     """Show a session: its state, what is permitted now, and what fires by itself next."""
     screen = Screen(as_json=as_json, no_color=no_color)
     now = context.obj.now()
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         session = manager.get(session_id)
         lifecycle = manager.lifecycle
     allowed = permitted(session.state, at=now, lifecycle=lifecycle)
@@ -219,13 +222,14 @@ def history(
     session_id: SessionId,
     reveal: Reveal = False,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
     """Show what happened to a session, oldest first; of a purged one, what is left."""
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         events = manager.history(session_id)
     if as_json:
         found = [records.event_record(event, reveal=reveal) for event in events]
@@ -281,6 +285,7 @@ def terminate(
         ),
     ] = False,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -291,7 +296,7 @@ def terminate(
     10 seconds for a session. One that has ended is left as it is.
     """
     screen = Screen(as_json=as_json, no_color=no_color)
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         before = manager.get(session_id)
         with screen.progress() as bar:
             if before.state.active_tasks and not no_wait:

@@ -1,4 +1,4 @@
-"""The commands about all sessions of a store: sweep, recover, purge, verify, upgrade."""
+"""The commands about all sessions of a store: sweep, recover, purge, verify, upgrade, rekey."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import typer
 from ..clock import instant_text
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
-from .opening import opened, upgraded
-from .options import AsJson, NoColor, Store, read_instant, read_instant_or_age
+from .opening import opened, rekeyed, upgraded
+from .options import AsJson, KeyFile, NoColor, Store, read_instant, read_instant_or_age
 from .output import Column, Screen, Styled
 from .sessions import status_change
 from .text import counted, instant, when
@@ -33,6 +33,7 @@ def sweep(
         ),
     ] = None,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -44,7 +45,7 @@ def sweep(
     screen = Screen(as_json=as_json, no_color=no_color)
     due_at = context.obj.now() if at is None else read_instant("--at", at)
     with (
-        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager,
         screen.progress() as bar,
     ):
         bar.phase("sweeping")
@@ -88,6 +89,7 @@ def _again(deadline: datetime | None, now: datetime) -> str:
 def recover(
     context: typer.Context,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -98,7 +100,7 @@ def recover(
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     with (
-        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager,
         screen.progress() as bar,
     ):
         bar.phase("recovering")
@@ -146,6 +148,7 @@ def purge(
         bool, typer.Option("--yes", "-y", help="Don't ask; without a terminal, nobody is asked.")
     ] = False,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -157,7 +160,7 @@ def purge(
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     before = read_instant_or_age("--ended-before", ended_before, context.obj.now())
-    with opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager:
+    with opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager:
         if screen.watched and sys.stdin.isatty() and not yes:
             found = len(manager.store.ended(before, _MOST_COUNTED + 1))
             number = counted(found, "session")
@@ -179,6 +182,7 @@ def purge(
 def verify(
     context: typer.Context,
     store: Store = None,
+    key_file: KeyFile = None,
     lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
@@ -189,12 +193,14 @@ def verify(
     """
     screen = Screen(as_json=as_json, no_color=no_color)
     with (
-        opened(store, context.obj, load_lifecycle(lifecycle_name)) as manager,
+        opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager,
         screen.progress() as bar,
     ):
         bar.phase("verifying")
         report = manager.verify()
     extent = f"{counted(report.sessions, 'session')}, {counted(report.events, 'event')}"
+    if report.locked:
+        extent += f"; {counted(report.locked, 'session')} without the key, by the chain alone"
     if as_json:
         screen.document(
             {
@@ -202,6 +208,7 @@ def verify(
                 "problems": list(report.problems),
                 "sessions": report.sessions,
                 "events": report.events,
+                "locked": report.locked,
             }
         )
     elif report.ok:
@@ -235,3 +242,27 @@ def upgrade(
         screen.line(f"nothing to do: version {report.version} already, {extent}")
     else:
         screen.line(f"upgraded from version {report.found} to {report.version}: {extent}")
+
+
+def rekey(
+    store: Store = None,
+    key_file: KeyFile = None,
+    lifecycle_name: LifecycleName = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Have the key of each session wrapped by the first key of the file; nothing else is written.
+
+    Put the new key on top of the file, give the file to every process, run this, and take the old
+    key out. It can be killed at any time and run again.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    with screen.progress() as bar:
+        bar.phase("wrapping keys")
+        report, key_id = rekeyed(store, load_lifecycle(lifecycle_name), key_file=key_file)
+    if as_json:
+        failed = records.failed_records(report.failed)
+        screen.document({"key_id": key_id, "rewrapped": report.rewrapped, "failed": failed})
+    else:
+        screen.line(f"{counted(report.rewrapped, 'key')} wrapped anew, by key {key_id}")
+    _end_failed(screen, report.failed)

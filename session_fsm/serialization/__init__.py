@@ -39,6 +39,7 @@ __all__ = [
     "parse_instant",
     "serialize",
     "thawed",
+    "wire_document",
     "wire_value",
 ]
 
@@ -68,6 +69,12 @@ def dumps(state: SessionState, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> byte
     """Return a state as compact JSON in UTF-8; errors as `serialize`."""
     _check_fit(state, lifecycle)
     return dump_json({"format": FORMAT, **wire_fields(state)})
+
+
+def wire_document(state: SessionState, lifecycle: Lifecycle) -> dict[str, Any]:
+    """Return what `dumps` writes, before it is text, for whoever writes it otherwise."""
+    _check_fit(state, lifecycle)
+    return {"format": FORMAT, **wire_fields(state)}
 
 
 def _check_fit(state: SessionState, lifecycle: Lifecycle) -> None:

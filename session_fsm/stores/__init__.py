@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..keys import Keyring
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
 from .abc import SessionStore
@@ -34,16 +35,18 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _open_memory(rest: str, lifecycle: Lifecycle) -> SessionStore:
+def _open_memory(rest: str, lifecycle: Lifecycle, keyring: Keyring | None) -> SessionStore:
     if rest:
         raise ValueError(f"memory:// takes nothing behind it, not {rest!r}")
+    if keyring is not None:
+        raise ValueError("memory:// writes nothing that a keyring could encrypt")
     return MemoryStore(lifecycle)
 
 
-def _open_sqlite(rest: str, lifecycle: Lifecycle) -> SessionStore:
+def _open_sqlite(rest: str, lifecycle: Lifecycle, keyring: Keyring | None) -> SessionStore:
     from .sqlite import SqliteStore
 
-    return SqliteStore(_sqlite_path(rest), lifecycle)
+    return SqliteStore(_sqlite_path(rest), lifecycle, keyring=keyring)
 
 
 def _sqlite_path(rest: str) -> Path:
@@ -57,31 +60,35 @@ def _sqlite_path(rest: str) -> Path:
     return Path(path)
 
 
-_SCHEMES: dict[str, Callable[[str, Lifecycle], SessionStore]] = {
+_SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
 }
 
 
-def open_store(url: str, *, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> SessionStore:
+def open_store(
+    url: str, *, lifecycle: Lifecycle = SESSION_LIFECYCLE, keyring: Keyring | None = None
+) -> SessionStore:
     """Open the store that a URL names.
 
     Args:
         url: `memory://`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
         lifecycle: The lifecycle whose sessions it holds.
+        keyring: What `llm_config` and `metadata` are encrypted with at rest; None: nothing is.
 
     Returns:
         The open store; whoever opens it closes it.
 
     Raises:
-        ValueError: The URL names no kind of store that is known, or lacks its path.
+        ValueError: The URL names no kind of store that is known, or lacks its path; or one that
+            encrypts nothing, and a keyring is given.
         StoreError: The store can't be opened; see the store's class.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
         raise ValueError(f"{url!r} is no store; a store's URL begins with {known}")
-    return _SCHEMES[scheme](rest, lifecycle)
+    return _SCHEMES[scheme](rest, lifecycle, keyring)
 
 
 def upgrade_store(url: str) -> UpgradeReport:

@@ -19,7 +19,7 @@ from typing import Literal
 import attrs
 
 from ..drafts import draft_class
-from ..history import Sealed, Step, seal
+from ..history import Sealed, Step, Veil, seal
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
 from ..state import SessionState
@@ -85,6 +85,18 @@ class StoredStep:
             sealed = each._sealed = seal(each.step, revision=each.revision, previous=digest)
             each._previous = digest  # the steps before it are not kept for its sake
         assert sealed is not None
+        return sealed
+
+    def seal_veiled(self, veil: Veil, previous: str | None) -> Sealed:
+        """Make the event with its changes veiled in the bytes, before anybody asks for it.
+
+        Args:
+            veil: See `history.seal`.
+            previous: The digest that it is chained to; None: the one that it was made with.
+        """
+        digest = digest_of(self._previous) if previous is None else previous
+        sealed = seal(self.step, revision=self.revision, previous=digest, veil=veil)
+        self._sealed, self._previous = sealed, digest
         return sealed
 
 
@@ -220,6 +232,7 @@ class SessionStore(ABC):
 
         Raises:
             CorruptRecordError: It is there and can't be read.
+            KeyMissingError: It is there, encrypted, and the store has no key for it.
             SchemaVersionError: It has a format that is not known here.
             LifecycleError: It is there and runs in another lifecycle.
         """
@@ -251,6 +264,13 @@ class SessionStore(ABC):
             CorruptRecordError: An event can't be read.
             SchemaVersionError: An event has a format that is not known here.
         """
+
+    def chain(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        """Return what `history` does, but for changes that are encrypted: it needs no key for them.
+
+        It is for who checks the chain; errors as `history`.
+        """
+        return self.history(session_id)
 
     # --- many sessions --------------------------------------------------------------------
 

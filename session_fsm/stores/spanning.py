@@ -93,6 +93,10 @@ class SpanningStore(SessionStore):
         newest = max(self._used(), key=lambda store: store.tail(session_id)[0])
         return newest.history(session_id)
 
+    def chain(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        newest = max(self._used(), key=lambda store: store.tail(session_id)[0])
+        return newest.chain(session_id)
+
     # --- many sessions --------------------------------------------------------------------
 
     def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:

@@ -13,12 +13,14 @@ from ..clock import instant_text
 from ..errors import (
     CorruptRecordError,
     DeserializationError,
+    KeyMissingError,
     LifecycleError,
     RevisionConflictError,
     SchemaVersionError,
     SessionNotFoundError,
 )
-from ..history import Sealed, decode
+from ..history import Sealed, Unveil, decode
+from ..keys import Keyring
 from ..lifecycle import Lifecycle
 from ..serialization import FORMAT, loads, newer_format, parse_instant
 from ..session import SessionEvent
@@ -34,6 +36,14 @@ from .abc import (
 from .owners import OwnerLocks
 from .sqlite_commit import PreparedCommit, key, leave_only, tail_of
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
+from .sqlite_keys import (
+    RekeyReport,
+    SessionKeys,
+    is_covered,
+    overwrite_what_is_deleted,
+    uncovered_state,
+    without_what_is_encrypted,
+)
 from .sqlite_schema import rule_problems, schema_problems
 from .sqlite_traffic import traffic_of
 
@@ -41,9 +51,20 @@ logger = logging.getLogger(__name__)
 
 _LOAD = """
 SELECT session.session_id, CAST(session.state AS BLOB), session.revision, session.lifecycle,
-    session.status, session.digest
+    session.status, session.digest, NULL, NULL
 FROM session
 """
+# In one statement with what they open: the session may be purged, and its id used again.
+_LOAD_WITH_KEY = """
+SELECT session.session_id, CAST(session.state AS BLOB), session.revision, session.lifecycle,
+    session.status, session.digest, session_key.key_id, session_key.wrapped
+FROM session LEFT JOIN session_key USING (session_id)
+"""
+_EVENTS = "SELECT revision, body, digest, NULL, NULL FROM session_event"
+_EVENTS_WITH_KEY = (
+    "SELECT revision, body, digest, key_id, wrapped"
+    " FROM session_event LEFT JOIN session_key USING (session_id)"
+)
 _KINDS: dict[str, WorkKind] = {
     "task": "task",
     "start": "start",
@@ -61,6 +82,12 @@ class SqliteStore(SessionStore):
         path: The file; made if it is missing, its directory is not.
         lifecycle: The lifecycle whose sessions it holds; others may share the file.
         busy_timeout_seconds: Longest wait for a writer of another process.
+        keyring: What `llm_config` and `metadata` are encrypted with, in states and histories; None:
+            they are written as they are, and sessions that are encrypted can't be read.
+
+    Attributes:
+        path: The file.
+        key_id: The name of the key that new sessions are encrypted with; None: they are not.
 
     Raises:
         StoreUnavailableError: It can't be opened.
@@ -77,7 +104,12 @@ class SqliteStore(SessionStore):
         lifecycle: Lifecycle = SESSION_LIFECYCLE,
         *,
         busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
+        keyring: Keyring | None = None,
     ) -> None:
+        self.key_id = None if keyring is None else keyring.key_id
+        self._load, self._events = (
+            (_LOAD, _EVENTS) if keyring is None else (_LOAD_WITH_KEY, _EVENTS_WITH_KEY)
+        )
         self.path = Path(path)
         self.url = f"sqlite:///{self.path}"
         self.lifecycle = lifecycle
@@ -91,21 +123,28 @@ class SqliteStore(SessionStore):
             lock_directory=locks,
             busy_timeout_seconds=busy_timeout_seconds,
         )
+        self._keys = SessionKeys(keyring, self._connections.reading)
 
     # --- one session ----------------------------------------------------------------------
 
     def load(self, session_id: str) -> Stored | None:
         with self._connections.reading() as reader:
-            row = reader.execute(f"{_LOAD} WHERE session_id = ?", (key(session_id),)).fetchone()
+            one = f"{self._load} WHERE session_id = ?"
+            row = reader.execute(one, (key(session_id),)).fetchone()
         return None if row is None else self._stored(row)
 
-    def _stored(self, row: tuple[str, bytes, int, str, str, str]) -> Stored:
-        session_id, text, revision, lifecycle, status, digest = row
+    def _stored(
+        self, row: tuple[str, bytes, int, str, str, str, str | None, bytes | None]
+    ) -> Stored:
+        session_id, text, revision, lifecycle, status, digest, key_id, wrapped = row
         if lifecycle != self.lifecycle.name:
             problem = f"session {session_id!r} runs in the lifecycle {lifecycle!r}"
             raise LifecycleError(problem=problem, lifecycle=self.lifecycle.name)
         record = f"session {session_id!r}"
         try:
+            if key_id is not None or is_covered(text):
+                data_key = self._keys.key_of(session_id, key_id, wrapped)
+                text = uncovered_state(text, session_id, revision, data_key)
             state = loads(text, self.lifecycle)
         except DeserializationError as fault:
             if (number := newer_format(text)) is not None:
@@ -126,7 +165,8 @@ class SqliteStore(SessionStore):
             return tail_of(reader, session_id)
 
     def commit(self, commit: Commit) -> None:
-        self._connections.commit(PreparedCommit(commit, self.lifecycle))
+        cover = self._keys.cover(commit) if self.key_id is not None else None
+        self._connections.commit(PreparedCommit(commit, self.lifecycle, cover))
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         query = "SELECT 1 FROM session_event WHERE session_id = ? AND operation_id = ? LIMIT 1"
@@ -135,18 +175,30 @@ class SqliteStore(SessionStore):
         return found is not None
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
-        with self._connections.reading() as reader:
-            rows = reader.execute(
-                "SELECT revision, body, digest FROM session_event"
-                " WHERE session_id = ? ORDER BY revision",
-                (key(session_id),),
-            ).fetchall()
-        return tuple((bytes(row[1]), self._event(session_id, *row)) for row in rows)
+        found: list[tuple[bytes, SessionEvent]] = []
+        for revision, body, digest, *wrapped in self._event_rows(session_id):
+            unveil = self._keys.unveil(session_id, revision, *wrapped)
+            found.append((bytes(body), self._event(session_id, revision, body, digest, unveil)))
+        return tuple(found)
 
-    def _event(self, session_id: str, revision: int, body: bytes, digest: str) -> SessionEvent:
+    def chain(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        unveil = without_what_is_encrypted
+        return tuple(
+            (bytes(body), self._event(session_id, revision, body, digest, unveil))
+            for revision, body, digest, *_ in self._event_rows(session_id)
+        )
+
+    def _event_rows(self, session_id: str) -> list[Any]:
+        query = f"{self._events} WHERE session_id = ? ORDER BY revision"
+        with self._connections.reading() as reader:
+            return reader.execute(query, (key(session_id),)).fetchall()
+
+    def _event(
+        self, session_id: str, revision: int, body: bytes, digest: str, unveil: Unveil
+    ) -> SessionEvent:
         record = f"event {revision} of session {session_id!r}"
         try:
-            event = decode(body, digest, self.lifecycle)
+            event = decode(body, digest, self.lifecycle, unveil)
         except DeserializationError as fault:
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
         except SchemaVersionError as fault:
@@ -173,7 +225,7 @@ class SqliteStore(SessionStore):
         for word in words:
             parameters += [self.lifecycle.name, word, after or "", limit]
         ids = f"{' UNION ALL '.join([run] * len(words))} ORDER BY session_id LIMIT ?"
-        query = f"{_LOAD} WHERE session_id IN ({ids}) ORDER BY session_id"
+        query = f"{self._load} WHERE session_id IN ({ids}) ORDER BY session_id"
         with self._connections.reading() as reader:
             rows = reader.execute(query, [*parameters, limit]).fetchall()
         return tuple(self._stored(row) for row in rows)
@@ -296,7 +348,7 @@ class SqliteStore(SessionStore):
     def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
         with self._connections.reading() as reader:
             rows = reader.execute(
-                f"{_LOAD} WHERE lifecycle = ? AND ended_at IS NOT NULL AND ended_at < ?"
+                f"{self._load} WHERE lifecycle = ? AND ended_at IS NOT NULL AND ended_at < ?"
                 " ORDER BY ended_at, session_id LIMIT ?",
                 (self.lifecycle.name, instant_text(before), limit),
             ).fetchall()
@@ -306,12 +358,15 @@ class SqliteStore(SessionStore):
         for row in rows:
             try:
                 yield self._stored(row)
-            except CorruptRecordError as fault:
+            except (CorruptRecordError, KeyMissingError) as fault:
                 # One that can't be read is left where it is, and keeps nobody else from leaving.
                 logger.warning("not removed: %s", fault)
 
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         with self._connections.writing() as writer:
+            if self.key_id is not None:
+                # Without its key the session can't be read in what is left of it anywhere.
+                overwrite_what_is_deleted(writer)
             removed = writer.execute(
                 "DELETE FROM session WHERE session_id = ? AND revision = ?",
                 (session_id, revision),
@@ -342,6 +397,20 @@ class SqliteStore(SessionStore):
                 "INSERT INTO mark VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
                 (name, body),
             )
+
+    def rekey(self) -> RekeyReport:
+        """Have the key of every session wrapped by the keyring's current key, page by page.
+
+        No state and no event is written. It can be killed at any time and run again; other
+        processes go on meanwhile, if their keyrings have both keys.
+
+        Returns:
+            How many were wrapped anew, and the sessions whose key could not be.
+
+        Raises:
+            ValueError: The store was opened without a keyring.
+        """
+        return self._keys.rekey(self._connections.writing)
 
     def check(self) -> tuple[str, ...]:
         with self._connections.reading() as reader:

@@ -11,6 +11,7 @@ from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
 from .abc import Commit, StoredStep, carried_over, ended_at
+from .sqlite_keys import Cover
 
 _INSERT: Final = (
     "INSERT INTO session"
@@ -33,6 +34,7 @@ class PreparedCommit:
     Args:
         commit: The commit.
         lifecycle: The lifecycle of the session.
+        cover: What encrypts it; None: nothing.
 
     Attributes:
         operation_id: That of the commit.
@@ -41,11 +43,14 @@ class PreparedCommit:
         StateInvalidError: A state can't be written.
     """
 
-    __slots__ = ("_commit", "_lifecycle", "_rows", "operation_id")
+    __slots__ = ("_commit", "_cover", "_lifecycle", "_rows", "operation_id")
 
-    def __init__(self, commit: Commit, lifecycle: Lifecycle) -> None:
+    def __init__(self, commit: Commit, lifecycle: Lifecycle, cover: Cover | None = None) -> None:
         self._commit = commit
         self._lifecycle = lifecycle
+        self._cover = cover
+        if cover is not None:
+            cover.seal(commit.steps)
         self.operation_id = commit.operation_id
         self._rows = [
             (self._columns(step), event_row(step.sealed, commit.operation_id))
@@ -53,13 +58,14 @@ class PreparedCommit:
         ]
 
     def _columns(self, step: StoredStep) -> tuple[Any, ...]:
-        state, deadline_at = step.state, step.deadline_at
+        state, deadline_at, cover = step.state, step.deadline_at, self._cover
         end = ended_at(state, self._lifecycle)
+        text = dumps(state, self._lifecycle) if cover is None else cover.text(step, self._lifecycle)
         return (
             str(state.status),
             None if deadline_at is None else instant_text(deadline_at),
             None if end is None else instant_text(end),
-            dumps(state, self._lifecycle).decode(),
+            text.decode(),
             step.sealed.event.digest,
             state.session_id,
         )
@@ -83,6 +89,8 @@ class PreparedCommit:
                 raise self._conflict(writer)
             writer.execute(_APPEND, event)
             revision += 1
+        if self._cover is not None:
+            self._cover.keep(writer)
         if commit.claims or commit.releases or commit.stops_worker:
             _move_work(writer, commit)
 

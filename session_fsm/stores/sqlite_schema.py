@@ -86,6 +86,12 @@ CREATE TABLE mark (
     name TEXT PRIMARY KEY,
     body BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+CREATE TABLE session_key (
+    session_id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    wrapped BLOB NOT NULL
+) WITHOUT ROWID, STRICT;
 """
 
 TRIGGERS: Final = """
@@ -130,6 +136,9 @@ WHEN NOT EXISTS (
     WHERE lifecycle = OLD.lifecycle AND status = OLD.status AND is_final
 )
 BEGIN SELECT RAISE(ABORT, 'session_fsm: only what has ended may be removed'); END;
+
+CREATE TRIGGER session_key_goes_too AFTER DELETE ON session
+BEGIN DELETE FROM session_key WHERE session_id = OLD.session_id; END;
 
 CREATE TRIGGER session_event_is_written_once BEFORE UPDATE ON session_event
 BEGIN SELECT RAISE(ABORT, 'session_fsm: an event never changes'); END;

@@ -107,6 +107,9 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
+_NEW_IN_2: Final = ("session", "session_event", "session_key")
+
+
 def _to_2(connection: sqlite3.Connection) -> None:
     """Give sessions the digest of their last event, and each status its count.
 
@@ -124,7 +127,7 @@ def _to_2(connection: sqlite3.Connection) -> None:
         kind, name = statement.split()[1:3]
         if kind == "INDEX" and not name.startswith("session_by_"):
             continue
-        if kind == "TABLE" and name not in ("session", "session_event"):
+        if kind == "TABLE" and name not in _NEW_IN_2:
             continue
         connection.execute(statement)
     connection.execute(
