@@ -29,6 +29,8 @@ from .table import SESSION_LIFECYCLE
 EVENT_FORMAT: Final = 1
 NO_DIGEST: Final = ""
 """The digest before the first event of an id."""
+STANDS_FOR: Final = "stands_for"
+"""What a checkpoint's changes have beside the fields: `last_digest`, `events`, `fired`."""
 _DERIVED = ("status", "updated_at")
 
 Veil = Callable[[int, JsonObject], dict[str, Any]]
@@ -201,6 +203,7 @@ _KINDS: Final[Mapping[str, EventKind]] = {
     "moved": "moved",
     "changed": "changed",
     "purged": "purged",
+    "checkpoint": "checkpoint",
 }
 
 
@@ -240,6 +243,8 @@ def decode(
         raise DeserializationError(problems=problems)
     if told["kind"] not in _KINDS:
         raise DeserializationError(problems=(f"kind: unknown kind {shown(told['kind'])}",))
+    if told["kind"] == "checkpoint" and not _is_told(told["changes"].get(STANDS_FOR)):
+        raise DeserializationError(problems=(f"{STANDS_FOR}: not as a checkpoint has it",))
     try:
         return SessionEvent(
             session_id=told["session_id"],
@@ -259,6 +264,17 @@ def decode(
         raise DeserializationError(problems=("changes: nested too deeply",)) from None
 
 
+def _is_told(stands_for: object) -> bool:
+    """Tell whether a checkpoint says what it stands for, as it should."""
+    match stands_for:
+        case {"last_digest": str(), "events": int(), "fired": list(fired), **rest} if not rest:
+            return all(
+                isinstance(each, list) and [type(part) for part in each] == [str, str, int]
+                for each in fired
+            )
+    return False
+
+
 def rebuild(events: Iterable[SessionEvent], lifecycle: Lifecycle) -> SessionState | None:
     """Replay the events of one id, oldest first, into the state that they lead to.
 
@@ -272,6 +288,9 @@ def rebuild(events: Iterable[SessionEvent], lifecycle: Lifecycle) -> SessionStat
     for event in events:
         if event.kind == "purged":
             fields = None
+            continue
+        if event.kind == "checkpoint":
+            fields = {name: event.changes[name] for name in STATE_FIELDS if name in event.changes}
             continue
         if event.kind == "created":
             fields = dict(event.changes)
@@ -301,6 +320,14 @@ def audit(
     status: str | None = None
     for body, event in stored:
         where = f"revision {event.revision}"
+        if event.kind == "checkpoint":
+            if revision:
+                found.append(f"{where}: a checkpoint, but not the first of the history")
+            digest, revision = event.changes[STANDS_FOR]["last_digest"], event.revision
+            status = event.target
+            if chained(digest, body) != event.digest:
+                found.append(f"{where}: its digest does not match")
+            continue
         if event.kind == "purged" and revision == 0:
             # What was before is gone: the tombstone says where the chain went on from.
             digest, revision = str(event.changes.get("last_digest")), event.revision - 1

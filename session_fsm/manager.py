@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .clock import SYSTEM_CLOCK, Clock, IdFactory, as_utc, random_id
+from .clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
 from .core import Core
 from .decisions import (
     BeginTask,
@@ -31,15 +31,14 @@ from .errors import (
     TransitionError,
 )
 from .explain import next_timed
+from .keeper import SessionKeeper
 from .lifecycle import Lifecycle, with_graces
-from .reader import SessionReader
-from .session import RecoveryReport, Session, SweepReport, VerifyReport
+from .session import Session
 from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
 from .stores.abc import Work
 from .stores.spanning import SpanningStore, check_persistence
 from .table import SESSION_LIFECYCLE
-from .upkeep import purge, recover, sweep, verify
 from .workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ _POLL_SECONDS: Final = 0.2
 """How often a wait looks for what other processes did to a session."""
 
 
-class SessionManager(SessionReader):
+class SessionManager(SessionKeeper):
     """Creates, lists, moves, monitors, ends and recovers the sessions of one store.
 
     Args:
@@ -402,48 +401,7 @@ class SessionManager(SessionReader):
         """
         return self._change(session_id, Fail(cause_in_words(error)))
 
-    # --- all sessions ---------------------------------------------------------------------
-
-    def sweep(self, *, at: datetime | None = None) -> SweepReport:
-        """Fire the timed rows that are due; costs by what is due, not by what is stored.
-
-        Args:
-            at: The instant, aware; None: now.
-
-        Returns:
-            What was fired, and when to sweep again.
-        """
-        self._core.check_open()
-        report = sweep(self._core, self._core.clock.now() if at is None else as_utc(at))
-        finished, failed = self._workers.stop_ended()
-        if not finished and not failed:
-            return report
-        return SweepReport(
-            fired=report.fired + finished,
-            next_deadline=self._core.store.next_deadline(),
-            failed=report.failed + failed,
-        )
-
-    def recover(self) -> RecoveryReport:
-        """Clear away what dead owners left; nothing of a living one is touched."""
-        self._core.check_open()
-        return recover(self._core)
-
-    def purge(self, *, ended_before: datetime) -> int:
-        """Remove sessions that ended before an instant; returns how many.
-
-        A tombstone with the last revision and digest is left of each, from which an id that is
-        used again goes on.
-        A session whose worker still runs elsewhere is left until that was stopped.
-        """
-        self._core.check_open()
-        self._workers.stop_ended()
-        return purge(self._core, as_utc(ended_before))
-
-    def verify(self) -> VerifyReport:
-        """Rebuild every session from its history, check digests and moves, and compare."""
-        self._core.check_open()
-        return verify(self._core)
+    # --- the store ------------------------------------------------------------------------
 
     @contextmanager
     def batch(self) -> Iterator[None]:

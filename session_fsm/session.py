@@ -12,7 +12,7 @@ from .drafts import draft_class
 from .jsonvalue import EMPTY_OBJECT, JsonObject
 from .state import SessionState
 
-EventKind = Literal["created", "moved", "changed", "purged"]
+EventKind = Literal["created", "moved", "changed", "purged", "checkpoint"]
 
 
 @attrs.frozen
@@ -62,14 +62,16 @@ class SessionEvent:
     Attributes:
         session_id: Whose life.
         revision: The revision that the step led to.
-        kind: `created`, `moved` (to a status), `changed` (within one), `purged` (all that is left).
-        trigger: What was fired; None for `created` and `purged`.
+        kind: `created`, `moved` (to a status), `changed` (within one), `purged` (all that is left),
+            `checkpoint` (stands for the events up to its revision).
+        trigger: What was fired; None for `created`, `purged` and `checkpoint`.
         source: The status before; None for `created`.
-        target: The status after; for `changed` and `purged` the same as the source.
+        target: The status after; the same as the source but for `created` and `moved`.
         at: When.
         reason: Why, in the words of whoever did it; None if nothing was said.
         changes: The fields that got another value, as `serialize` writes them; neither `status`
-            nor `updated_at`, which are `target` and `at`. All fields for `created`.
+            nor `updated_at`, which are `target` and `at`. All fields for `created` and
+            `checkpoint`, which has `stands_for` beside them.
         digest: SHA-256 over the digest before it and the stored bytes of this event, in hex.
     """
 

@@ -1,4 +1,4 @@
-"""What is done with all sessions of a store: sweep, recover, purge, verify."""
+"""What is done with all sessions of a store: sweep, recover, purge, compact, verify."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from .compaction import checkpoint_of
 from .core import Core
 from .decisions import FireDue, Recover, cause_in_words, settle
 from .errors import (
@@ -21,6 +22,7 @@ from .errors import (
     SessionNotFoundError,
 )
 from .history import audit, rebuild, snapshot_problem, tombstone
+from .lifecycle import Lifecycle
 from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
 from .stores.abc import Abandoned, SessionStore, Stored, Work, all_ids
 
@@ -156,6 +158,33 @@ def _worker_runs(store: SessionStore, session_id: str) -> bool:
     return worker in store.work_in(session_id) and worker not in dead
 
 
+def compact(core: Core, session_id: str, keep: int) -> int:
+    """Have a checkpoint stand for all but the last events of a session.
+
+    Returns:
+        How many events were replaced.
+
+    Raises:
+        SessionNotFoundError: There is no such session.
+        CorruptRecordError: Its history does not verify; nothing was changed.
+    """
+    while True:
+        stored, history = _settled(core.store, session_id)
+        if stored is None:
+            raise SessionNotFoundError(session_id=session_id)
+        if problems := _problems(stored, history, core.lifecycle):
+            record = f"the history of session {session_id!r}"
+            raise CorruptRecordError(record=record, problems=problems)
+        checkpoint = checkpoint_of([event for _, event in history], keep, core.lifecycle)
+        if checkpoint is None:
+            return 0
+        try:
+            core.store.compact(checkpoint)
+        except RevisionConflictError:
+            continue  # purged or compacted meanwhile
+        return checkpoint.replaces
+
+
 @attrs.define
 class _Tally:
     problems: list[str] = attrs.field(factory=list)
@@ -184,23 +213,30 @@ def verify(core: Core) -> VerifyReport:
 def _verify_one(core: Core, session_id: str, tally: _Tally) -> None:
     stored, history = _settled(core.store, session_id)
     tally.events += len(history)
-    found, digest, revision = audit(history, core.lifecycle)
+    tally.sessions += stored is not None
+    problems = _problems(stored, history, core.lifecycle)
+    tally.problems += [f"session {session_id!r}: {problem}" for problem in problems]
+
+
+def _problems(
+    stored: Stored | None, history: tuple[tuple[bytes, SessionEvent], ...], lifecycle: Lifecycle
+) -> tuple[str, ...]:
+    """Say what is wrong with a session and its history."""
+    found, digest, revision = audit(history, lifecycle)
     problems = list(found)
     try:
-        rebuilt = rebuild((event for _, event in history), core.lifecycle)
+        rebuilt = rebuild((event for _, event in history), lifecycle)
     except DeserializationError as fault:
         problems += fault.problems
     else:
         if stored is None and rebuilt is not None:
             problems.append("its history goes on, but it is not stored")
         if stored is not None:
-            problem = snapshot_problem(stored.state, rebuilt, core.lifecycle)
+            problem = snapshot_problem(stored.state, rebuilt, lifecycle)
             problems += [] if problem is None else [problem]
-    if stored is not None:
-        tally.sessions += 1
-        if (stored.revision, stored.digest) != (revision, digest):
-            problems.append(f"is at revision {stored.revision}, its history at {revision}")
-    tally.problems += [f"session {session_id!r}: {problem}" for problem in problems]
+    if stored is not None and (stored.revision, stored.digest) != (revision, digest):
+        problems.append(f"is at revision {stored.revision}, its history at {revision}")
+    return tuple(problems)
 
 
 def _verify_locked(core: Core, session_id: str, tally: _Tally) -> None:

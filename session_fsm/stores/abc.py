@@ -10,7 +10,6 @@ Every store obeys the same contract, the one in memory included, and passes the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -18,7 +17,9 @@ from typing import Literal
 
 import attrs
 
+from ..compaction import Checkpoint, fired
 from ..drafts import draft_class
+from ..errors import StoreUnavailableError
 from ..history import Sealed, Step, Veil, seal
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
@@ -354,6 +355,16 @@ class SessionStore(ABC):
             SessionNotFoundError: It is not there.
         """
 
+    def compact(self, checkpoint: Checkpoint) -> None:
+        """Put a checkpoint in the place of the events up to its revision, in one transaction.
+
+        Raises:
+            RevisionConflictError: The event of that revision is not there any longer, has another
+                digest, or is the last one, which stays.
+            StoreUnavailableError: This kind of store keeps every event.
+        """
+        raise StoreUnavailableError(problem=f"{self.url}: this kind of store keeps every event")
+
     # --- the store itself -----------------------------------------------------------------
 
     @abstractmethod
@@ -383,15 +394,6 @@ class SessionStore(ABC):
 def ended_at(state: SessionState, lifecycle: Lifecycle) -> datetime | None:
     """Return when a session ended; None if it has not."""
     return state.status_since if state.status in lifecycle.final else None
-
-
-def fired(events: Iterable[SessionEvent]) -> dict[tuple[str, str], int]:
-    """Count how often events tell that a row was fired, by (trigger, source)."""
-    return Counter(
-        (event.trigger, event.source)
-        for event in events
-        if event.trigger is not None and event.source is not None
-    )
 
 
 def all_ids(store: SessionStore, size: int = 1000) -> Iterator[str]:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 import attrs
 
+from ..compaction import Checkpoint, fired
 from ..errors import (
     RevisionConflictError,
     SessionExistsError,
@@ -34,7 +35,6 @@ from .abc import (
     Work,
     carried_over,
     ended_at,
-    fired,
 )
 from .memory_indexes import DeadlineIndex, StatusIndex
 
@@ -314,6 +314,20 @@ class MemoryStore(SessionStore):
             life.history = [tombstone]
             life.operations = []
             self._claims.pop(session_id, None)
+
+    def compact(self, checkpoint: Checkpoint) -> None:
+        sealed = checkpoint.sealed()
+        session_id, revision = sealed.event.session_id, sealed.event.revision
+        with self._open():
+            life = self._lives.get(session_id)
+            history = [] if life is None else [_sealed(each) for each in life.history[:-1]]
+            digests = {each.event.revision: each.event.digest for each in history}
+            if life is None or digests.get(revision) != checkpoint.last_digest:
+                found = 0 if life is None else life.revision
+                raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
+            self._remember(session_id)
+            later = (each for each in history if each.event.revision > revision)
+            life.history = [sealed, *later, life.history[-1]]
 
     # --- the store itself -----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from itertools import islice
 
 import attrs
 
+from ..compaction import Checkpoint
 from ..errors import SessionExistsError, StateInvalidError, StoreUnavailableError
 from ..history import Sealed
 from ..session import SessionEvent
@@ -166,6 +167,9 @@ class SpanningStore(SessionStore):
 
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         self._home(session_id).bury(session_id, revision, tombstone)
+
+    def compact(self, checkpoint: Checkpoint) -> None:
+        self._home(checkpoint.event.session_id).compact(checkpoint)
 
     # --- the store itself -----------------------------------------------------------------
 

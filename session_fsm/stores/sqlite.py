@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import instant_text
+from ..compaction import Checkpoint
 from ..errors import (
     CorruptRecordError,
     DeserializationError,
@@ -60,10 +61,15 @@ SELECT session.session_id, CAST(session.state AS BLOB), session.revision, sessio
     session.status, session.digest, session_key.key_id, session_key.wrapped
 FROM session LEFT JOIN session_key USING (session_id)
 """
-_EVENTS = "SELECT revision, body, digest, NULL, NULL FROM session_event"
+_HISTORY = """(
+    SELECT session_id, revision, body, digest FROM session_checkpoint WHERE session_id = :id
+    UNION ALL
+    SELECT session_id, revision, body, digest FROM session_event WHERE session_id = :id
+)"""
+_EVENTS = f"SELECT revision, body, digest, NULL, NULL FROM {_HISTORY} ORDER BY revision"  # noqa: S608 - constant
 _EVENTS_WITH_KEY = (
-    "SELECT revision, body, digest, key_id, wrapped"
-    " FROM session_event LEFT JOIN session_key USING (session_id)"
+    f"SELECT revision, body, digest, key_id, wrapped FROM {_HISTORY}"  # noqa: S608 - constant
+    " LEFT JOIN session_key USING (session_id) ORDER BY revision"
 )
 _KINDS: dict[str, WorkKind] = {
     "task": "task",
@@ -189,9 +195,8 @@ class SqliteStore(SessionStore):
         )
 
     def _event_rows(self, session_id: str) -> list[Any]:
-        query = f"{self._events} WHERE session_id = ? ORDER BY revision"
         with self._connections.reading() as reader:
-            return reader.execute(query, (key(session_id),)).fetchall()
+            return reader.execute(self._events, {"id": key(session_id)}).fetchall()
 
     def _event(
         self, session_id: str, revision: int, body: bytes, digest: str, unveil: Unveil
@@ -380,6 +385,23 @@ class SqliteStore(SessionStore):
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
             writer.execute("DELETE FROM work WHERE session_id = ?", (session_id,))
             leave_only(writer, tombstone)
+
+    def compact(self, checkpoint: Checkpoint) -> None:
+        session_id, revision = checkpoint.event.session_id, checkpoint.event.revision
+        # Its key is the session's own: should the id have another life, the event is not there.
+        sealed = checkpoint.sealed(self._keys.veil_of(session_id))
+        of_it = "FROM session_event WHERE session_id = ? AND revision"
+        with self._connections.writing() as writer:
+            last = writer.execute(f"SELECT digest {of_it} = ?", (session_id, revision)).fetchone()
+            found = tail_of(writer, session_id)[0]
+            if last != (checkpoint.last_digest,) or found == revision:
+                raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
+            writer.execute(
+                "INSERT OR REPLACE INTO session_checkpoint (session_id, revision, body, digest)"
+                " VALUES (?, ?, ?, ?)",
+                (session_id, revision, sealed.body, sealed.event.digest),
+            )
+            writer.execute(f"DELETE {of_it} <= ?", (session_id, revision))
 
     # --- the store itself -----------------------------------------------------------------
 

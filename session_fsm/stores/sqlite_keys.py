@@ -28,7 +28,7 @@ from ..errors import (
     SchemaVersionError,
     StoreError,
 )
-from ..history import Unveil
+from ..history import Unveil, Veil
 from ..jsontext import JsonError, dump_json, parse_json, parse_written, shown
 from ..keys import DataKey, Keyring, WrappedKey
 from ..lifecycle import Lifecycle
@@ -116,9 +116,10 @@ class Cover:
         """Make the events of a commit, as they are stored."""
         previous: str | None = None
         for step in steps:
-            previous = step.seal_veiled(self._veil, previous).event.digest
+            previous = step.seal_veiled(self.veil, previous).event.digest
 
-    def _veil(self, revision: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    def veil(self, revision: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an event has in the place of its changes; nothing if it may show them."""
         values = {name: changes[name] for name in COVERED if name in changes}
         if not values:
             return {}
@@ -177,6 +178,15 @@ class SessionKeys:
         if not commit.creates and (wrapped := self._stored(session_id)) is not None:
             return Cover(session_id, self._unwrapped(session_id, wrapped), None)
         return Cover(session_id, *self._keyring.new_key(session_id))
+
+    def veil_of(self, session_id: str) -> Veil | None:
+        """Return what veils an event of a stored session; None if nothing does; errors as `cover`.
+
+        A session that was stored without a key stays as it is until its next step.
+        """
+        if self._keyring is None or (wrapped := self._stored(session_id)) is None:
+            return None
+        return Cover(session_id, self._unwrapped(session_id, wrapped), None).veil
 
     def _stored(self, session_id: str) -> WrappedKey | None:
         query = "SELECT key_id, wrapped FROM session_key WHERE session_id = ?"

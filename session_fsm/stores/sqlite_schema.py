@@ -64,6 +64,13 @@ CREATE TABLE session_event (
     UNIQUE (session_id, revision)
 ) STRICT;
 
+CREATE TABLE session_checkpoint (
+    session_id TEXT PRIMARY KEY,
+    revision INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    digest TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
 CREATE TABLE session_count (
     lifecycle TEXT NOT NULL,
     status TEXT NOT NULL,
@@ -151,12 +158,33 @@ WHEN EXISTS (
 BEGIN SELECT RAISE(ABORT, 'session_fsm: the event exists'); END;
 
 CREATE TRIGGER session_event_stays BEFORE DELETE ON session_event
-WHEN EXISTS (SELECT 1 FROM session WHERE session_id = OLD.session_id)
+WHEN EXISTS (SELECT 1 FROM session WHERE session_id = OLD.session_id) AND NOT EXISTS (
+    SELECT 1 FROM session_checkpoint
+    WHERE session_id = OLD.session_id AND revision >= OLD.revision
+)
 BEGIN SELECT RAISE(ABORT, 'session_fsm: the events of a session stay with it'); END;
 
 CREATE TRIGGER session_event_is_not_the_newest BEFORE DELETE ON session_event
 WHEN OLD.seq = (SELECT max(seq) FROM session_event)
 BEGIN SELECT RAISE(ABORT, 'session_fsm: the newest event stays'); END;
+
+CREATE TRIGGER session_checkpoint_stands_for_events BEFORE INSERT ON session_checkpoint
+WHEN NOT EXISTS (
+    SELECT 1 FROM session JOIN session_event USING (session_id)
+    WHERE session_id = NEW.session_id AND session_event.revision = NEW.revision
+        AND session.revision > NEW.revision
+)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: a checkpoint stands for events, the last stays'); END;
+
+CREATE TRIGGER session_checkpoint_is_written_once BEFORE UPDATE ON session_checkpoint
+BEGIN SELECT RAISE(ABORT, 'session_fsm: a checkpoint never changes'); END;
+
+CREATE TRIGGER session_checkpoint_stays BEFORE DELETE ON session_checkpoint
+WHEN EXISTS (SELECT 1 FROM session WHERE session_id = OLD.session_id)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: the checkpoint of a session stays with it'); END;
+
+CREATE TRIGGER session_checkpoint_goes_too AFTER DELETE ON session
+BEGIN DELETE FROM session_checkpoint WHERE session_id = OLD.session_id; END;
 
 CREATE TRIGGER session_counted_in AFTER INSERT ON session
 BEGIN

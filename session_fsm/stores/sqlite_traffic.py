@@ -19,12 +19,21 @@ FROM session_event JOIN session USING (session_id)
 WHERE lifecycle = ?
 GROUP BY words
 """
+# What a checkpoint says was fired by the events that it stands for.
+_CHECKPOINTS: Final = """
+SELECT CASE WHEN json_valid(CAST(body AS TEXT))
+    THEN json_extract(CAST(body AS TEXT), '$.format', '$.kind', '$.changes.stands_for.fired')
+    END,
+    session_id
+FROM session_checkpoint JOIN session USING (session_id)
+WHERE lifecycle = ?
+"""
 
 
 def traffic_of(
     reader: sqlite3.Connection, lifecycle: str
 ) -> tuple[dict[tuple[str, str], int], tuple[str, ...]]:
-    """Count the events of a lifecycle's sessions by row.
+    """Count the events of a lifecycle's sessions by row, those that checkpoints stand for too.
 
     Of an event it reads what a row is known by, and nothing else; the rest may be beyond reading.
 
@@ -42,6 +51,15 @@ def traffic_of(
                 pass  # no row does that
             case [_, "created" | "moved" | "changed" | "purged", str(trigger), str(source)]:
                 found[trigger, source] = found.get((trigger, source), 0) + count
+            case _:
+                unreadable.append(session_id)
+    for told, session_id in reader.execute(_CHECKPOINTS, (lifecycle,)):
+        match parse_json(told.encode()) if told is not None else None:
+            case [number, "checkpoint", list(counts)] if number == EVENT_FORMAT and all(
+                type(each) is list and [*map(type, each)] == [str, str, int] for each in counts
+            ):
+                for trigger, source, count in counts:
+                    found[trigger, source] = found.get((trigger, source), 0) + count
             case _:
                 unreadable.append(session_id)
     return found, tuple(unreadable)

@@ -107,7 +107,7 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-_NEW_IN_2: Final = ("session", "session_event", "session_key")
+_NEW_IN_2: Final = ("session", "session_event", "session_checkpoint", "session_key")
 
 
 def _to_2(connection: sqlite3.Connection) -> None:
