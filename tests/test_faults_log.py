@@ -13,8 +13,9 @@ from faulty import PREAMBLE, Ledger, copied, plain
 from processes import Program
 
 from session_fsm import SessionManager, StoreUnavailableError
+from session_fsm.stores.sqlite_connection import PAGE_BYTES
 
-HEADER, FRAME, PAGE = 32, 24, 4096
+HEADER, FRAME, PAGE = 32, 24, PAGE_BYTES
 
 
 class Torn:

@@ -15,6 +15,7 @@ from faulty import Ledger
 
 from session_fsm import CorruptRecordError, SessionManager, StoreError
 from session_fsm.clock import ManualClock
+from session_fsm.stores.sqlite_connection import PAGE_BYTES
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROOTS = (
@@ -124,7 +125,7 @@ def test_faults_pages_of_zeros(path: Path, name: str) -> None:
     start = root_page(path, name)
 
     def lose(content: bytearray) -> None:
-        content[start : start + 4096] = bytes(4096)
+        content[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
 
     damage(path, lose)
     with pytest.raises(CorruptRecordError), opened(path) as manager:
@@ -191,7 +192,7 @@ def test_faults_pages_with_other_words_in_a_state(path: Path) -> None:
 def test_faults_pages_with_another_word_in_an_index(path: Path) -> None:
     """An entry of an index that is not that of its row is named by the check."""
     start = root_page(path, "session_by_deadline")
-    position = path.read_bytes().index(b"2026", start, start + 4096)
+    position = path.read_bytes().index(b"2026", start, start + PAGE_BYTES)
     damage(path, lambda content: content.__setitem__(position + 3, ord("7")))
     assert any("session_by_deadline" in problem for problem in told(path))
 
@@ -208,7 +209,7 @@ def test_faults_pages_of_one_session_hold_up_no_other(tmp_path: Path) -> None:
         query = "SELECT CAST(state AS BLOB) FROM session WHERE session_id = 's20'"
         [(state,)] = connection.execute(query).fetchall()
     content = path.read_bytes()
-    start = content.index(state[:60]) // 4096 * 4096
+    start = content.index(state[:60]) // PAGE_BYTES * PAGE_BYTES
     damage(path, lambda content: content.__setitem__(start, content[start] ^ 0xFF))
     with opened(path) as manager:
         lost = []

@@ -30,6 +30,7 @@ from session_fsm.history import audit
 from session_fsm.stores import MemoryStore, SqliteStore
 from session_fsm.stores.abc import Work
 from session_fsm.stores.sqlite_commit import PreparedCommit
+from session_fsm.stores.sqlite_connection import PAGE_BYTES
 from session_fsm.testing.authors import END_OF_TIME, Author, everything, routes
 
 OTHER = Lifecycle(
@@ -561,8 +562,8 @@ def test_sqlite_store_tells_of_broken_pages(path: Path) -> None:
         for number in range(50):
             author.write(f"s{number}", "activate", metadata={"x": "x" * 1000})
     content = bytearray(path.read_bytes())
-    for start in range(4096 * 20, len(content), 4096):
-        content[start : start + 2000] = b"\xaa" * 2000
+    for start in range(PAGE_BYTES * 60, len(content), PAGE_BYTES):
+        content[start : start + PAGE_BYTES] = b"\xaa" * PAGE_BYTES
     path.write_bytes(content)
     with closing(SqliteStore(path)) as store:
         with pytest.raises(CorruptRecordError, match="the database"):
