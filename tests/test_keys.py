@@ -142,6 +142,17 @@ def test_keys_have_names_that_do_not_tell_them() -> None:
     assert Keyring(KEY, former=[OTHER]).key_ids == (key_id_of(KEY), key_id_of(OTHER))
 
 
+def test_keys_read_what_was_written_before() -> None:
+    """A wrapped key and a value of format 1, as they were stored once, are read for ever."""
+    data = (
+        "0120fa2219f28acad9cebbac5d047185e014a46a66fd5e5a68df8ee7355a6311"
+        "3875d5b44d5f2ab8dbe51ed3bac70920985f1285fb3b6834e6c50d6301"
+    )
+    text = "1gkmL/TbhwCiA4wEY7Tz/Rl+JMl9vW8b/gRPGL3FzYDM2JQ="
+    key = Keyring(KEY).unwrap("aé", WrappedKey(key_id_of(KEY), bytes.fromhex(data)))
+    assert key.decrypt(text, "state", "aé", 3, "metadata") == b'{"a":1}'
+
+
 def test_keys_are_new_each_time() -> None:
     """Keys that are made are of the right length, and no two are equal."""
     made = {generate_key() for _ in range(100)}
