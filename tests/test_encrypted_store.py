@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from encrypting import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import ROOT
 
 from session_fsm import (
     KeyMissingError,
@@ -41,7 +46,7 @@ from session_fsm import (
     open_store,
 )
 from session_fsm.history import chained
-from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
+from session_fsm.stores import MemoryStore, SessionStore, SqliteStore, sqlite_keys, upgrade_store
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import ManualClock, StoreContract, json_objects
 from session_fsm.testing.authors import Author
@@ -406,6 +411,111 @@ def test_encrypted_store_commit_given_twice_is_sealed_once_more(path: Path) -> N
         assert stored.digest == commit.steps[-1].sealed.event.digest
         assert store.history("a")[-1][1] == commit.steps[-1].sealed.event
         assert store.history("a")[0][1].changes["metadata"] == METADATA
+
+
+KILLED = """
+    import shutil
+    import signal
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, "tests")
+    from crash_forks import Fuse, fork, unbroken
+    from encrypting import METADATA, START, managed
+    from session_fsm.testing import ManualClock
+
+    directory = Path(sys.argv[1])
+    used = directory / "used.db"
+    clock = ManualClock(START)
+    with managed(used, None, clock=clock) as manager:
+        manager.create("plain", metadata=METADATA)
+    with managed(used, clock=clock) as manager:
+        manager.create("old", metadata=METADATA)
+        manager.terminate("old")
+    clock.advance(1)
+    copy = directory / "copy.db"
+
+    def live():
+        with managed(copy, clock=clock) as manager:
+            manager.create("new", metadata=METADATA)
+            manager.update("plain", metadata={"number": 1})
+            manager.purge(ended_before=clock.now())
+            manager.create("old", metadata=METADATA)
+
+    def put_back():
+        for each in directory.glob("copy.db*"):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        shutil.copy(used, copy)
+
+    put_back()
+    steps, _ = unbroken(live)
+    for step in range(1, steps + 1):
+        put_back()
+        code = fork(live, Fuse(step)).end(None)
+        assert code == -signal.SIGKILL, code
+        for suffix in ("", "-wal"):
+            if Path(f"{copy}{suffix}").exists():
+                shutil.copy(f"{copy}{suffix}", directory / f"killed-{step}.db{suffix}")
+    print(steps)
+"""
+
+
+def test_encrypted_store_killed_anywhere_has_the_keys_of_its_sessions(tmp_path: Path) -> None:
+    """Killed before any statement: every encrypted session has its key, and no key is left over."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = int(done.stdout)
+    assert steps > 60
+    found = set()
+    for step in range(1, steps + 1):
+        path = tmp_path / f"killed-{step}.db"
+        states = dict(rows(path, "SELECT session_id, state FROM session"))
+        covered = {each for each, state in states.items() if "encrypted" in json.loads(state)}
+        assert covered == set(key_rows(path))
+        found.add(tuple(sorted(covered)))
+        with managed(path) as manager:
+            report = manager.verify()
+            assert (report.ok, report.sessions) == (True, len(states)), report.problems
+            manager.update("plain", metadata=METADATA)
+    assert set(found) == {("old",), ("new", "old"), ("new", "old", "plain"), ("new", "plain")}
+
+
+def test_encrypted_store_keeps_few_keys_at_hand(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of sessions that are in use are unwrapped once, and kept up to a bound."""
+    monkeypatch.setattr(sqlite_keys, "MAX_KEPT_KEYS", 2)
+    with managed(path) as manager:
+        for session_id in ("a", "b", "c"):
+            manager.create(session_id, metadata=METADATA)
+        store = manager.store
+        assert isinstance(store, SqliteStore)
+        for _ in range(10):
+            assert manager.get("a").state.metadata == METADATA
+        kept = store._keys._unwrapped.cache_info()
+        assert (kept.misses, kept.hits) == (1, 9)
+        for session_id in ("b", "c", "a"):
+            assert manager.get(session_id).state.metadata == METADATA
+        kept = store._keys._unwrapped.cache_info()
+        assert (kept.misses, kept.currsize) == (4, 2)
+
+
+def test_encrypted_store_takes_over_an_upgraded_file(path: Path) -> None:
+    """The sessions of a file of an older version are encrypted as those of a new one are."""
+    shutil.copy(ROOT / "tests" / "data" / "formats" / "schema-1.db", path)
+    upgrade_store(f"sqlite:///{path}")
+    with managed(path, clock=ManualClock(datetime(2030, 1, 1, tzinfo=UTC))) as manager:
+        before = manager.get("active").state.metadata
+        manager.fail("active", "cause")
+        assert set(key_rows(path)) == {"active"}
+        assert manager.get("active").state.metadata == before
+        assert manager.verify().ok
 
 
 def test_encrypted_store_is_bound_to_the_key(written: Path) -> None:
