@@ -6,12 +6,24 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from encrypting import BOTH, METADATA, OTHER_RING, managed, raw, rows, write_two
+from encrypting import BOTH, LLM_CONFIG, METADATA, OTHER_RING, RING, managed, raw, rows, write_two
+from fuzz_mutations import odd_json, spoil_bytes, spoil_value, text_of
 
-from session_fsm import CorruptRecordError, SchemaVersionError, StoreError
+from session_fsm import (
+    SESSION_LIFECYCLE,
+    CorruptRecordError,
+    DeserializationError,
+    SchemaVersionError,
+    StoreError,
+    loads,
+)
+from session_fsm.history import decode
+from session_fsm.keys import WrappedKey
+from session_fsm.stores.sqlite_keys import SessionKeys, uncovered_state
 
 
 @pytest.fixture
@@ -247,3 +259,42 @@ def test_encrypted_tampering_events_are_read_strictly(
         )
     with managed(written) as manager, pytest.raises(CorruptRecordError, match=problem):
         manager.history("b")
+
+
+def drawn(seed: str, document: dict[str, Any]) -> bytes:
+    """Draw a text that is almost a document."""
+    random = Random(seed)
+    text = json.dumps(document, separators=(",", ":")).encode()
+    if random.random() < 0.5:
+        spoilt = spoil_value(random, document, odd_json)
+        return text_of(random, spoilt).encode("utf-8", "surrogatepass")
+    return spoil_bytes(random, text, text)
+
+
+def test_encrypted_tampering_has_documented_errors_only(written: Path) -> None:
+    """Whatever a document is made into: its values come back, or one of two errors is raised."""
+    documents = members(written)
+    [wrapped] = rows(written, "SELECT key_id, wrapped FROM session_key WHERE session_id = 'b'")
+    key = RING.unwrap("b", WrappedKey(*wrapped))
+
+    def no_reader() -> Any:
+        raise AssertionError("nothing is read")
+
+    unveil = SessionKeys(RING, no_reader).unveil("b", *wrapped)
+    refused = 0
+    for number in range(4_000):
+        state = drawn(f"state {number}", documents["state of b"][2])
+        try:
+            told = loads(uncovered_state(state, "b", 3, key))
+            assert (told.llm_config, told.metadata) == ({"model": "m-2"}, METADATA)
+        except (DeserializationError, SchemaVersionError):
+            refused += 1
+        body = drawn(f"event {number}", documents["event 1 of b"][2])
+        try:
+            event = decode(body, "", SESSION_LIFECYCLE, unveil)
+            # One that was taken out is missed by the digest of the event, as in a plain one.
+            assert event.changes.get("llm_config", LLM_CONFIG) == LLM_CONFIG
+            assert event.changes.get("metadata", METADATA) == METADATA
+        except (DeserializationError, SchemaVersionError):
+            refused += 1
+    assert 4_000 < refused < 7_900
