@@ -88,7 +88,8 @@ class DataKey:
 
     def encrypt(self, plain: bytes, *place: str | int) -> str:
         """Return bytes encrypted, under a random nonce, as base64."""
-        return base64.b64encode(_encrypted(self._cipher, plain, dump_json(place))).decode()
+        data = _encrypted(self._cipher, plain, dump_json(place))
+        return binascii.b2a_base64(data, newline=False).decode()
 
     def decrypt(self, text: object, *place: str | int) -> bytes:
         """Return the bytes that were encrypted for a place.
@@ -97,11 +98,11 @@ class DataKey:
             DeserializationError: They were encrypted for another one, by another key, or changed.
         """
         try:
-            data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-        except (binascii.Error, ValueError):
+            data = binascii.a2b_base64(text) if isinstance(text, str) else b""
+        except ValueError:
             data = b""
-        # Base64 has spare bits: only the one text that was written is taken.
-        if data and base64.b64encode(data).decode() == text:
+        # That has taken any letters between, and bits to spare: what was written is one text.
+        if data and binascii.b2a_base64(data, newline=False).decode() == text:
             plain = _decrypted(self._cipher, data, dump_json(place))
             if plain is not None:
                 return plain

@@ -34,6 +34,17 @@ def managed(
         yield closed.enter_context(SessionManager(store, clock=clock or ManualClock(START)))
 
 
+def write_two(path: Path) -> Path:
+    """Write two encrypted sessions: `a` has a task, `b` has changed last what its state has."""
+    with managed(path) as manager:
+        manager.create("a", llm_config=LLM_CONFIG, metadata=METADATA)
+        manager.update("a", metadata={"user": "eve"})
+        manager.begin_task("a", "t")
+        manager.create("b", llm_config=LLM_CONFIG, metadata=METADATA)
+        manager.update("b", llm_config={"model": "m-2"})
+    return path
+
+
 @contextmanager
 def raw(path: Path) -> Iterator[sqlite3.Connection]:
     """Give a connection to a file that no rule of ours holds back."""

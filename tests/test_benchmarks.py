@@ -15,6 +15,7 @@ from benchmarks import (
     bench,
     callers,
     durable,
+    encryption,
     floor,
     measuring,
     move_parts,
@@ -46,6 +47,22 @@ def test_benchmarks_refuse_a_fast_file_system(
     assert "an fsync takes 49.0 µs" in told.err
     assert "nothing durable can be measured" in told.err
     assert not output.exists()
+
+
+def test_benchmarks_compare_an_encrypted_store_with_a_plain_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each verb is measured on both stores, and only one of them is encrypted."""
+    with contextlib.ExitStack() as held:
+        subjects = dict(encryption.subjects(held, tmp_path, {"text": "marked"}))
+        for act in subjects.values():
+            act()
+    verbs = ("move", "update", "get")
+    assert set(subjects) == {f"{verb} {name}" for verb in verbs for name in ("plain", "encrypted")}
+    marked = {each.name for each in tmp_path.glob("*.db") if b"marked" in each.read_bytes()}
+    assert marked == {"plain.db"}
+    assert encryption.main(["--quick", "--directory", str(tmp_path / "made")]) == 0
+    assert capsys.readouterr().out.count("| get ") == 2
 
 
 def test_benchmarks_take_a_slow_file_system(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
-from itertools import permutations
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +29,24 @@ from encrypting import (
     managed,
     raw,
     rows,
+    write_two,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import ROOT
 
 from session_fsm import (
-    CorruptRecordError,
     KeyMissingError,
     Keyring,
     RevisionConflictError,
-    SchemaVersionError,
     Session,
     SessionEvent,
     SessionExistsError,
     SessionManager,
-    StoreError,
     open_store,
 )
 from session_fsm.history import chained
-from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
+from session_fsm.stores import MemoryStore, SessionStore, SqliteStore, sqlite_keys, upgrade_store
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import ManualClock, StoreContract, json_objects
 from session_fsm.testing.authors import Author
@@ -78,14 +80,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def written(path: Path) -> Path:
-    """A file with two encrypted sessions: `a` with a task, `b` with a state like its last event."""
-    with managed(path) as manager:
-        manager.create("a", llm_config=LLM_CONFIG, metadata=METADATA)
-        manager.update("a", metadata={"user": "eve"})
-        manager.begin_task("a", "t")
-        manager.create("b", llm_config=LLM_CONFIG, metadata=METADATA)
-        manager.update("b", llm_config={"model": "m-2"})
-    return path
+    """A file with two encrypted sessions; see `write_two`."""
+    return write_two(path)
 
 
 # --- what comes back -------------------------------------------------------------------------
@@ -417,202 +413,109 @@ def test_encrypted_store_commit_given_twice_is_sealed_once_more(path: Path) -> N
         assert store.history("a")[0][1].changes["metadata"] == METADATA
 
 
-# --- what was changed or moved -----------------------------------------------------------------
+KILLED = """
+    import shutil
+    import signal
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, "tests")
+    from crash_forks import Fuse, fork, unbroken
+    from encrypting import METADATA, START, managed
+    from session_fsm.testing import ManualClock
+
+    directory = Path(sys.argv[1])
+    used = directory / "used.db"
+    clock = ManualClock(START)
+    with managed(used, None, clock=clock) as manager:
+        manager.create("plain", metadata=METADATA)
+    with managed(used, clock=clock) as manager:
+        manager.create("old", metadata=METADATA)
+        manager.terminate("old")
+    clock.advance(1)
+    copy = directory / "copy.db"
+
+    def live():
+        with managed(copy, clock=clock) as manager:
+            manager.create("new", metadata=METADATA)
+            manager.update("plain", metadata={"number": 1})
+            manager.purge(ended_before=clock.now())
+            manager.create("old", metadata=METADATA)
+
+    def put_back():
+        for each in directory.glob("copy.db*"):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        shutil.copy(used, copy)
+
+    put_back()
+    steps, _ = unbroken(live)
+    for step in range(1, steps + 1):
+        put_back()
+        code = fork(live, Fuse(step)).end(None)
+        assert code == -signal.SIGKILL, code
+        for suffix in ("", "-wal"):
+            if Path(f"{copy}{suffix}").exists():
+                shutil.copy(f"{copy}{suffix}", directory / f"killed-{step}.db{suffix}")
+    print(steps)
+"""
 
 
-def spoilt(text: bytes) -> Iterator[bytes]:
-    """Yield a text with each of its bytes changed, and without its end."""
-    for at in range(len(text)):
-        for other in (text[at] ^ 1, text[at] ^ 32):
-            yield text[:at] + bytes((other,)) + text[at + 1 :]
-        yield text[:at]
+def test_encrypted_store_killed_anywhere_has_the_keys_of_its_sessions(tmp_path: Path) -> None:
+    """Killed before any statement: every encrypted session has its key, and no key is left over."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = int(done.stdout)
+    assert steps > 60
+    found = set()
+    for step in range(1, steps + 1):
+        path = tmp_path / f"killed-{step}.db"
+        states = dict(rows(path, "SELECT session_id, state FROM session"))
+        covered = {each for each, state in states.items() if "encrypted" in json.loads(state)}
+        assert covered == set(key_rows(path))
+        found.add(tuple(sorted(covered)))
+        with managed(path) as manager:
+            report = manager.verify()
+            assert (report.ok, report.sessions) == (True, len(states)), report.problems
+            manager.update("plain", metadata=METADATA)
+    assert set(found) == {("old",), ("new", "old"), ("new", "old", "plain"), ("new", "plain")}
 
 
-def test_encrypted_store_no_byte_of_a_state_makes_other_values(written: Path) -> None:
-    """Whatever byte of a stored state is changed: an error, or the values that were stored."""
-    with managed(written) as manager:
-        store, state = manager.store, manager.get("a").state
-        [(text,)] = rows(written, "SELECT CAST(state AS BLOB) FROM session WHERE session_id = 'a'")
-        refused = 0
-        with raw(written) as connection:
-            for each in spoilt(text):
-                connection.execute(
-                    "UPDATE session SET state = CAST(? AS TEXT) WHERE session_id = 'a'", (each,)
-                )
-                try:
-                    stored = store.load("a")
-                except StoreError:
-                    refused += 1
-                    continue
-                assert stored is not None
-                assert stored.state.llm_config == state.llm_config
-                assert stored.state.metadata == state.metadata
-        covered = len(text.partition(b',"format":1,"session_id"')[0])
-        assert refused > 3 * (covered - 1)
-
-
-def test_encrypted_store_no_byte_of_an_event_makes_other_values(written: Path) -> None:
-    """Whatever byte of a stored event is changed: an error, or the values that were stored."""
-    with managed(written) as manager:
-        store = manager.store
-        before = store.history("b")[0][1].changes
-        where = "WHERE session_id = 'b' AND revision = 1"
-        [(body,)] = rows(written, f"SELECT body FROM session_event {where}")
-        refused = 0
-        with raw(written) as connection:
-            for each in spoilt(body):
-                connection.execute(f"UPDATE session_event SET body = ? {where}", (each,))
-                try:
-                    changes = store.history("b")[0][1].changes
-                except StoreError:
-                    refused += 1
-                    continue
-                assert changes["metadata"] == before["metadata"]
-                assert changes["llm_config"] == before["llm_config"]
-        assert refused > 3 * (len(body) - len(body.partition(b'"encrypted"')[0]))
-
-
-def members(path: Path) -> dict[str, tuple[str, str, dict[str, Any]]]:
-    """Return each encrypted document, with the statement that stores another one in its place."""
-    found: dict[str, tuple[str, str, dict[str, Any]]] = {}
-    for session_id, state in rows(path, "SELECT session_id, state FROM session"):
-        where = f"WHERE session_id = '{session_id}'"
-        found[f"state of {session_id}"] = ("session SET state", where, json.loads(state))
-    query = "SELECT session_id, revision, body FROM session_event"
-    for session_id, revision, body in rows(path, query):
-        where = f"WHERE session_id = '{session_id}' AND revision = {revision}"
-        told = json.loads(body)
-        if "encrypted" in told:
-            found[f"event {revision} of {session_id}"] = ("session_event SET body", where, told)
-    return found
-
-
-def test_encrypted_store_ciphertexts_stay_in_their_place(written: Path) -> None:
-    """A ciphertext in another session, event or field is an error, and never a value there."""
-    documents = members(written)
-    assert len(documents) == 6
-    places = [
-        (name, field)
-        for name, (_, _, told) in documents.items()
-        for field in told["encrypted"]["fields"]
-    ]
-    swaps = 0
-    with managed(written) as manager, raw(written) as connection:
-        for (name, field), (origin, source) in permutations(places, 2):
-            column, where, told = documents[name]
-            text = documents[origin][2]["encrypted"]["fields"][source]
-            fields = {**told["encrypted"]["fields"], field: text}
-            changed = {**told, "encrypted": {**told["encrypted"], "fields": fields}}
-            kind = "TEXT" if column.startswith("session ") else "BLOB"
-            write = f"UPDATE {column} = CAST(? AS {kind}) {where}"
-            connection.execute(write, (json.dumps(changed, separators=(",", ":")),))
-            session_id = name[-1]
-            read = manager.get if kind == "TEXT" else manager.history
-            with pytest.raises(CorruptRecordError, match=f"{field}: its ciphertext was changed"):
-                read(session_id)
-            connection.execute(write, (json.dumps(told, separators=(",", ":")),))
-            swaps += 1
-        assert swaps == 10 * 9
-        assert manager.get("a").state.metadata == {"user": "eve"}
-
-
-def test_encrypted_store_ciphertexts_of_the_past_stay_there(path: Path) -> None:
-    """The encrypted state of an older revision is an error at a newer one."""
-    with managed(path) as manager:
-        manager.create("a", metadata=METADATA)
-        [(old,)] = rows(path, "SELECT state FROM session")
-        manager.update("a", metadata={})
-        with raw(path) as connection:
-            connection.execute("UPDATE session SET state = ?", (old,))
-        with pytest.raises(CorruptRecordError, match="changed, or belongs elsewhere"):
-            manager.get("a")
-
-
-_OTHERS = "SELECT wrapped FROM session_key WHERE session_id = 'b'"
-SPOILT_KEYS = {
-    "gone": ("DELETE FROM session_key WHERE session_id = 'a'", "no key of it is stored"),
-    "another's": (
-        f"UPDATE session_key SET wrapped = ({_OTHERS}) WHERE session_id = 'a'",
-        "the key of session 'a' can't be read",
-    ),
-    "cut": (
-        "UPDATE session_key SET wrapped = substr(wrapped, 1, 60) WHERE session_id = 'a'",
-        "the key of session 'a' can't be read",
-    ),
-    "false name": (
-        f"UPDATE session_key SET key_id = '{OTHER_RING.key_id}' WHERE session_id = 'a'",
-        "the key of session 'a' can't be read",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT_KEYS)
-def test_encrypted_store_damaged_keys_are_told(written: Path, name: str) -> None:
-    """A session whose key is gone, damaged or another's can't be read, and the others can."""
-    statement, problem = SPOILT_KEYS[name]
-    with raw(written) as connection:
-        connection.execute(statement)
-    with managed(written, BOTH) as manager:
-        for read in (manager.get, manager.history):
-            with pytest.raises(CorruptRecordError, match=problem):
-                read("a")
-        assert manager.get("b").state.metadata == METADATA
-        report = manager.verify()
-        assert (report.ok, report.sessions, report.locked) == (False, 1, 0)
-        assert problem in report.problems[0]
-
-
-def test_encrypted_store_newer_encryption_is_told(written: Path) -> None:
-    """What is encrypted in a format that is not known here is named as such."""
-    old, new = '{"format":1,"fields"', '{"format":2,"fields"'
-    with raw(written) as connection:
-        connection.execute("UPDATE session SET state = replace(state, ?, ?)", (old, new))
-        connection.execute(
-            "UPDATE session_event SET body = CAST(replace(CAST(body AS TEXT), ?, ?) AS BLOB)",
-            (old, new),
-        )
-    with managed(written) as manager:
-        with pytest.raises(SchemaVersionError, match="2 of what state 4 of session 'a'"):
-            manager.get("a")
-        with pytest.raises(SchemaVersionError, match="2 of what event 1 of session 'a'"):
-            manager.history("a")
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda told: told["encrypted"].update(more=1), "not as it is written"),
-        (lambda told: told["encrypted"].update(format=True), "not as it is written"),
-        (lambda told: told["encrypted"].update(fields={}), "not as it is written"),
-        (lambda told: told["encrypted"].pop("fields"), "not as it is written"),
-        (lambda told: told["encrypted"]["fields"].pop("metadata"), "metadata: missing"),
-        (lambda told: told["encrypted"]["fields"].update(error="AAAA"), 'has "error"'),
-        (lambda told: told.update(metadata={}), 'has "metadata"'),
-        (lambda told: told.pop("encrypted"), "not encrypted, though it has a key"),
-        (lambda told: told.update(error="\ud800"), "surrogate"),
-        (lambda told: told.update(more=1), "more: unknown field"),
-        (lambda told: told.pop("config"), None),
-    ],
-    ids=[
-        *("more", "true", "nothing", "no fields", "one field", "another field", "both"),
-        *("plain", "no text", "unknown", "default"),
-    ],
-)
-def test_encrypted_store_documents_are_read_strictly(
-    written: Path, change: Callable[[dict[str, Any]], object], problem: str | None
+def test_encrypted_store_keeps_few_keys_at_hand(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A document that is not as the store writes it is corrupt; no field is read as empty."""
-    told = members(written)["state of b"][2]
-    change(told)
-    with raw(written) as connection:
-        text = json.dumps(told, separators=(",", ":"))
-        connection.execute("UPDATE session SET state = ? WHERE session_id = 'b'", (text,))
-    with managed(written) as manager:
-        if problem is None:  # as in a plain state: what has a default may be left out
-            assert manager.get("b").state.metadata == METADATA
-        else:
-            with pytest.raises(CorruptRecordError, match=problem):
-                manager.get("b")
+    """Keys of sessions that are in use are unwrapped once, and kept up to a bound."""
+    monkeypatch.setattr(sqlite_keys, "MAX_KEPT_KEYS", 2)
+    with managed(path) as manager:
+        for session_id in ("a", "b", "c"):
+            manager.create(session_id, metadata=METADATA)
+        store = manager.store
+        assert isinstance(store, SqliteStore)
+        for _ in range(10):
+            assert manager.get("a").state.metadata == METADATA
+        kept = store._keys._unwrapped.cache_info()
+        assert (kept.misses, kept.hits) == (1, 9)
+        for session_id in ("b", "c", "a"):
+            assert manager.get(session_id).state.metadata == METADATA
+        kept = store._keys._unwrapped.cache_info()
+        assert (kept.misses, kept.currsize) == (4, 2)
+
+
+def test_encrypted_store_takes_over_an_upgraded_file(path: Path) -> None:
+    """The sessions of a file of an older version are encrypted as those of a new one are."""
+    shutil.copy(ROOT / "tests" / "data" / "formats" / "schema-1.db", path)
+    upgrade_store(f"sqlite:///{path}")
+    with managed(path, clock=ManualClock(datetime(2030, 1, 1, tzinfo=UTC))) as manager:
+        before = manager.get("active").state.metadata
+        manager.fail("active", "cause")
+        assert set(key_rows(path)) == {"active"}
+        assert manager.get("active").state.metadata == before
+        assert manager.verify().ok
 
 
 def test_encrypted_store_is_bound_to_the_key(written: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from session_fsm import (
     generate_key,
 )
 from session_fsm.keys import KEY_BYTES, DataKey, WrappedKey, key_id_of
+from session_fsm.testing.store_batches import in_threads
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 PLACES = st.tuples(st.sampled_from(("state", "event")), st.text(), st.integers(1, 2**53))
@@ -142,6 +144,17 @@ def test_keys_have_names_that_do_not_tell_them() -> None:
     assert Keyring(KEY, former=[OTHER]).key_ids == (key_id_of(KEY), key_id_of(OTHER))
 
 
+def test_keys_read_what_was_written_before() -> None:
+    """A wrapped key and a value of format 1, as they were stored once, are read for ever."""
+    data = (
+        "0120fa2219f28acad9cebbac5d047185e014a46a66fd5e5a68df8ee7355a6311"
+        "3875d5b44d5f2ab8dbe51ed3bac70920985f1285fb3b6834e6c50d6301"
+    )
+    text = "1gkmL/TbhwCiA4wEY7Tz/Rl+JMl9vW8b/gRPGL3FzYDM2JQ="
+    key = Keyring(KEY).unwrap("aé", WrappedKey(key_id_of(KEY), bytes.fromhex(data)))
+    assert key.decrypt(text, "state", "aé", 3, "metadata") == b'{"a":1}'
+
+
 def test_keys_are_new_each_time() -> None:
     """Keys that are made are of the right length, and no two are equal."""
     made = {generate_key() for _ in range(100)}
@@ -176,6 +189,23 @@ def test_keys_of_another_length_are_refused(key: Any) -> None:
     for current, former in permutations((KEY, key), 2):
         with pytest.raises(ValueError, match=r"^a key is 32 bytes$"):
             Keyring(current, former=[former])
+
+
+def test_keys_serve_threads_side_by_side() -> None:
+    """Threads that use one keyring, and one key of a session, never get each other's values."""
+    keyring = Keyring(KEY)
+    key, wrapped = keyring.new_key("a")
+
+    def work(number: int, barrier: threading.Barrier) -> int:
+        barrier.wait()
+        right = 0
+        for turn in range(300):
+            plain = f"{number} {turn}".encode() * (turn + 1)
+            text = key.encrypt(plain, "place", number)
+            right += keyring.unwrap("a", wrapped).decrypt(text, "place", number) == plain
+        return right
+
+    assert in_threads(4, work) == [300] * 4
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -181,26 +181,23 @@ class SqliteStore(SessionStore):
         return found is not None
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
-        found: list[tuple[bytes, SessionEvent]] = []
-        for revision, body, digest, *wrapped in self._event_rows(session_id):
-            unveil = self._keys.unveil(session_id, revision, *wrapped)
-            found.append((bytes(body), self._event(session_id, revision, body, digest, unveil)))
-        return tuple(found)
+        rows = self._event_rows(session_id)
+        if not rows:
+            return ()
+        unveil = self._keys.unveil(session_id, *rows[0][3:])
+        return tuple((bytes(row[1]), self._event(session_id, row, unveil)) for row in rows)
 
     def chain(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        rows = self._event_rows(session_id)
         unveil = without_what_is_encrypted
-        return tuple(
-            (bytes(body), self._event(session_id, revision, body, digest, unveil))
-            for revision, body, digest, *_ in self._event_rows(session_id)
-        )
+        return tuple((bytes(row[1]), self._event(session_id, row, unveil)) for row in rows)
 
     def _event_rows(self, session_id: str) -> list[Any]:
         with self._connections.reading() as reader:
             return reader.execute(self._events, {"id": key(session_id)}).fetchall()
 
-    def _event(
-        self, session_id: str, revision: int, body: bytes, digest: str, unveil: Unveil
-    ) -> SessionEvent:
+    def _event(self, session_id: str, row: Any, unveil: Unveil) -> SessionEvent:
+        revision, body, digest, *_ = row
         record = f"event {revision} of session {session_id!r}"
         try:
             event = decode(body, digest, self.lifecycle, unveil)

@@ -30,6 +30,7 @@ from ..errors import (
 )
 from ..history import Unveil, Veil
 from ..jsontext import JsonError, dump_json, parse_json, parse_written, shown
+from ..jsonvalue import MAX_INTEGER
 from ..keys import DataKey, Keyring, WrappedKey
 from ..lifecycle import Lifecycle
 from ..serialization import wire_document
@@ -212,13 +213,14 @@ class SessionKeys:
             raise KeyMissingError(session_id=session_id, key_id=wrapped.key_id)
         return self._unwrapped(session_id, wrapped)
 
-    def unveil(
-        self, session_id: str, revision: int, key_id: str | None, data: bytes | None
-    ) -> Unveil:
-        """Return what decrypts the changes of an event; arguments and errors as `key_of`."""
+    def unveil(self, session_id: str, key_id: str | None, data: bytes | None) -> Unveil:
+        """Return what decrypts the events of a session; arguments and errors as `key_of`.
+
+        The revision that an event is bound to is the one that it tells.
+        """
 
         def unveil(told: dict[str, Any]) -> dict[str, Any]:
-            return _unveiled(told, session_id, revision, self.key_of(session_id, key_id, data))
+            return _unveiled(told, session_id, self.key_of(session_id, key_id, data))
 
         return unveil
 
@@ -303,11 +305,13 @@ def uncovered_state(text: bytes, session_id: str, revision: int, key: DataKey) -
         raise DeserializationError(problems=(str(fault),)) from None
 
 
-def _unveiled(told: dict[str, Any], session_id: str, revision: int, key: DataKey) -> dict[str, Any]:
+def _unveiled(told: dict[str, Any], session_id: str, key: DataKey) -> dict[str, Any]:
     """Return the members of an event as they were before it was veiled."""
-    changes = told.get("changes")
+    changes, revision = told.get("changes"), told.get("revision")
     if not isinstance(changes, dict):
         raise DeserializationError(problems=("changes: of the wrong type",))
+    if type(revision) is not int or not 0 < revision <= MAX_INTEGER:
+        raise DeserializationError(problems=("revision: none of an event",))
     opened = _decrypted(key, ("event", session_id, revision), told[_MEMBER], changes)
     try:
         values = {name: parse_json(plain) for name, plain in opened.items()}
