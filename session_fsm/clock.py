@@ -13,6 +13,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from .jsontext import dump_json
+
 IdFactory = Callable[[], str]
 """Makes a new id at each call; ids must not repeat."""
 
@@ -152,4 +154,5 @@ def instant_text(at: datetime) -> str:
     """Return an instant as stored and printed: ISO 8601, UTC, microseconds, `Z`."""
     if type(at) is not datetime or at.tzinfo is not UTC:
         at = as_utc(at)
-    return f"{at.isoformat(timespec='microseconds')[:-6]}Z"  # in the place of +00:00
+    text = dump_json(at)[1:-1].decode()  # a fifth of the price of `isoformat`
+    return text if at.microsecond else f"{text[:-1]}.000000Z"

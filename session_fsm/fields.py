@@ -102,13 +102,13 @@ def words_of(maximum: int) -> Check:
 
     def check(value: Any, path: str, problems: Problems) -> Any:
         kind = type(value)
-        if (
-            (kind is list or kind is tuple)
-            and len(value) <= maximum
-            and all(map(is_word, value))
-            and len(set(value)) == len(value)
-        ):
-            return tuple(value)
+        if (kind is list or kind is tuple) and len(value) <= maximum:
+            for word in value:
+                if not is_word(word):
+                    break
+            else:
+                if len(value) < 2 or len(set(value)) == len(value):
+                    return tuple(value)
         if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             problems.append(f"{path}: expected a list of strings, got {shown(value)}")
             return ()

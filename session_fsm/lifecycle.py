@@ -145,9 +145,10 @@ class Lifecycle:
         Raises:
             LifecycleError: There is no such status.
         """
-        if word not in self:
-            raise self._error(f"there is no status {word!r}")
-        return self._members[word]
+        try:
+            return self._members[word]
+        except (KeyError, TypeError):
+            raise self._error(f"there is no status {word!r}") from None
 
     def word(self, word: str | None) -> str | None:
         """Return the lifecycle's own member for a word, or the word itself if it is not known."""

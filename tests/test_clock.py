@@ -74,6 +74,10 @@ def test_clock_text_is_one_form(at: datetime) -> None:
     assert len(text) == len("2026-01-31T12:00:00.000000Z")
     assert text.endswith("Z")
     assert datetime.fromisoformat(text) == at
+    whole = at.replace(microsecond=0)
+    for each in (at, whole):
+        expected = each.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        assert instant_text(each) == f"{expected}Z"
 
 
 def test_clock_text_examples() -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors clock jsontext drafts",
+    "errors jsontext drafts",
+    "clock",
     "jsonvalue keys",
     "fields",
     "state",

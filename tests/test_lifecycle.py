@@ -65,6 +65,8 @@ def test_lifecycle_knows_its_words() -> None:
     assert SESSION_LIFECYCLE.word(None) is None
     with pytest.raises(LifecycleError, match=r"lifecycle 'order': there is no status 'lost'"):
         ORDER.status("lost")
+    with pytest.raises(LifecycleError, match=r"there is no status \['paid'\]"):
+        ORDER.status(["paid"])  # type: ignore[arg-type]  # what is tested
 
 
 def test_lifecycle_rows_take_one_word_or_many() -> None:

@@ -242,7 +242,9 @@ WRITING = """
     author = Author(store)
     author.write("a", "activate", "go_idle")
     print(3, flush=True)
-    for _ in range(int(sys.argv[2])):
+    for number in range(int(sys.argv[2])):
+        if number % int(sys.argv[3]) == 0:
+            sys.stdin.readline()
         commit = author.write("a", "resume", "touch", "go_idle")
         print(commit.steps[-1].sealed.event.revision, flush=True)
     store.close()
@@ -251,15 +253,18 @@ WRITING = """
 
 def test_sqlite_store_shows_other_processes_whole_commits(path: Path) -> None:
     """Whoever reads the file, by the store or not, meets no half of a composite commit."""
-    rounds = 100
-    with Program(WRITING, path, rounds) as program:
+    rounds, at_once = 100, 10
+    last = 3 + 3 * rounds
+    with Program(WRITING, path, rounds, at_once) as program:
         assert program.hear() == "3"
         seen: set[int] = set()
         with closing(SqliteStore(path)) as store:
-            while len(seen) < 3 or max(seen) < 3 + 3 * rounds:
+            while not seen or max(seen) < last:
                 stored = store.load("a")
                 assert stored is not None
                 seen.add(stored.revision)
+                if stored.revision % (3 * at_once) == 3 and stored.revision < last:  # it waits here
+                    program.say()
                 with plain(path) as fresh:
                     [(revision, status)] = fresh.execute("SELECT revision, status FROM session")
                     assert (revision % 3, status) == (0, "idle")
@@ -267,13 +272,15 @@ def test_sqlite_store_shows_other_processes_whole_commits(path: Path) -> None:
                     assert events % 3 == 0
                     seen.add(revision)
         assert {revision % 3 for revision in seen} == {0}
+        assert len(seen) > rounds // at_once
         assert len(program.rest()) == rounds
 
 
 def test_sqlite_store_keeps_what_a_killed_process_was_told(path: Path) -> None:
     """A process that is killed between two answers leaves whole commits, all that were answered."""
     for number in (1, 10):
-        with Program(WRITING, path, 1_000_000) as program:
+        with Program(WRITING, path, 1_000_000, 1_000_000) as program:
+            program.say()
             for _ in range(number):
                 answered = int(program.hear())
             program.kill()

@@ -93,6 +93,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "sweep": upkeep.sweep,
         "recover": upkeep.recover,
         "purge": upkeep.purge,
+        "compact": upkeep.compact,
         "rekey": upkeep.rekey,
         "upgrade": upkeep.upgrade,
         "verify": upkeep.verify,

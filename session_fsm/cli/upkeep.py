@@ -1,4 +1,4 @@
-"""The commands about all sessions of a store: sweep, recover, purge, verify, upgrade, rekey."""
+"""The commands that keep a store in order, from sweep to rekey."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import attrs
 import typer
 
 from ..clock import instant_text
+from ..errors import SessionNotFoundError, StoreError
+from ..stores.abc import all_ids
 from . import records
 from .lifecycles import LifecycleName, load_lifecycle
 from .opening import opened, rekeyed, upgraded
@@ -177,6 +179,51 @@ def purge(
         screen.document({"purged": removed, "ended_before": instant_text(before)})
         return
     screen.line(f"{counted(removed, 'session')} removed that ended before {instant(before)}")
+
+
+def compact(
+    context: typer.Context,
+    session_ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SESSION]...", help="The sessions; all, if none is named."),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of its last events each session keeps.")
+    ] = 100,
+    store: Store = None,
+    key_file: KeyFile = None,
+    lifecycle_name: LifecycleName = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Have one checkpoint stand for the older events of a session, which are gone for ever.
+
+    State, traffic and digests are told and verified as before.
+    """
+    screen = Screen(as_json=as_json, no_color=no_color)
+    replaced: list[int] = []
+    failed: list[tuple[str, str]] = []
+    with (
+        opened(store, context.obj, load_lifecycle(lifecycle_name), key_file=key_file) as manager,
+        screen.progress() as bar,
+    ):
+        bar.phase("compacting")
+        for session_id in session_ids or all_ids(manager.store):
+            try:
+                replaced.append(manager.compact(session_id, keep=keep))
+            except SessionNotFoundError as fault:
+                if session_ids:  # otherwise it was purged
+                    failed.append((session_id, str(fault)))
+            except StoreError as fault:
+                failed.append((session_id, str(fault)))
+    sessions = sum(number > 0 for number in replaced)
+    if as_json:
+        told = records.failed_records(tuple(failed))
+        screen.document({"sessions": sessions, "events": sum(replaced), "failed": told})
+    else:
+        events = counted(sum(replaced), "event")
+        screen.line(f"{events} of {counted(sessions, 'session')} replaced by checkpoints")
+    _end_failed(screen, tuple(failed))
 
 
 def verify(
