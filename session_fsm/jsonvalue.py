@@ -9,6 +9,7 @@ written as JSON and read back equal.
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ __all__ = [
     "dump_json",
     "freeze_object",
     "frozen_json",
+    "frozen_object",
     "parse_json",
     "plain_text",
     "shown",
@@ -148,6 +150,18 @@ class JsonArray(_Immutable, list[Any]):
 EMPTY_OBJECT = JsonObject._of({})
 
 
+class _ObjectDraft(dict[str, Any]):
+    """A `JsonObject` that is being filled, then sealed as `drafts` tells."""
+
+    __slots__ = ()
+
+
+class _ArrayDraft(list[Any]):
+    """A `JsonArray` that is being filled."""
+
+    __slots__ = ()
+
+
 def frozen_json(value: Any, levels: int = sys.maxsize) -> Any:
     """Return plain JSON deeply immutable, of any size; nothing is checked but the depth.
 
@@ -160,24 +174,52 @@ def frozen_json(value: Any, levels: int = sys.maxsize) -> Any:
     """
     kind = type(value)
     if kind is dict:
-        if not levels:
-            raise ValueError("nested too deeply")
-        frozen = _new_object(JsonObject)
-        _fill(frozen, value)
+        return frozen_object(value, levels)
+    return _frozen_array(value, levels) if kind is list else value
+
+
+def frozen_object(value: dict[str, Any], levels: int) -> JsonObject:
+    """Return a plain `dict` deeply immutable; otherwise as `frozen_json`."""
+    if not levels:
+        raise ValueError(_TOO_DEEP)
+    draft: Any = _ObjectDraft(value)
+    if _may_nest(value):
+        levels -= 1
         for key, item in value.items():
             kind = type(item)
-            if kind is dict or kind is list:
-                _set_item(frozen, key, frozen_json(item, levels - 1))
-        return frozen
-    if kind is list:
-        if not levels:
-            raise ValueError("nested too deeply")
-        return JsonArray._of(frozen_json(item, levels - 1) for item in value)
-    return value
+            if kind is dict:
+                draft[key] = frozen_object(item, levels)
+            elif kind is list:
+                draft[key] = _frozen_array(item, levels)
+    draft.__class__ = JsonObject
+    frozen: JsonObject = draft
+    return frozen
 
 
-# Looked up once: this is where reading spends most.
-_new_object, _fill, _set_item = dict.__new__, dict.update, dict.__setitem__
+def _frozen_array(values: list[Any], levels: int) -> JsonArray:
+    if not levels:
+        raise ValueError(_TOO_DEEP)
+    draft: Any
+    if _are_no_containers(map(type, values)):
+        draft = _ArrayDraft(values)
+    elif levels > 1 and _are_objects(map(type, values)) and not any(map(_may_nest, values)):
+        # The messages of a conversation are many, and flat: none of them costs a call of ours.
+        draft = _ArrayDraft(map(_ObjectDraft, values))
+        for item in draft:
+            item.__class__ = JsonObject
+    else:
+        draft = _ArrayDraft([frozen_json(item, levels - 1) for item in values])
+    draft.__class__ = JsonArray
+    frozen: JsonArray = draft
+    return frozen
+
+
+_TOO_DEEP = "nested too deeply"
+_are_objects = frozenset((dict,)).issuperset
+_are_no_containers = frozenset((dict, list)).isdisjoint
+# Python's collector of garbage must watch each dict that holds another container, through which it
+# might come to hold itself; up to 3.13 it watches no others. What it does not watch is flat.
+_may_nest = gc.is_tracked
 
 
 def freeze_object(value: object, path: str) -> tuple[JsonObject, list[str]]:

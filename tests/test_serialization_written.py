@@ -178,6 +178,11 @@ NOT_AS_WRITTEN: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("no config", lambda data: data.replace(b'"config":{', b'"config":null,"x":{')),
     ("config is text", lambda data: data.replace(b'["code","search"]', b'"code"')),
     ("object is null", lambda data: data.replace(b'{"user"', b'null,"x":{"user"')),
+    ("object is text", lambda data: data.replace(dump_json(STATE.metadata), b'""')),
+    ("object is an array", lambda data: data.replace(dump_json(STATE.metadata), b"[]")),
+    ("settings are text", lambda data: data.replace(dump_json(STATE.llm_config), b'""')),
+    ("settings are an array", lambda data: data.replace(dump_json(STATE.llm_config), b"[]")),
+    ("one more limit", lambda data: data.replace(b'"features":[', b'"more":null,"features":[')),
     ("offset", lambda data: data.replace(b"13:00:00.000000Z", b"13:00:00.000000+00:00")),
     ("seconds", lambda data: data.replace(b"13:00:00.000000Z", b"13:00:00Z")),
     ("comma", lambda data: data.replace(b"13:00:00.000000Z", b"13:00:00,000000Z")),
@@ -310,6 +315,16 @@ def test_jsontext_fast_reader_leaves_what_it_might_misread(text: str) -> None:
     assert json.loads(text) is not None
 
 
+@given(st.lists(st.sampled_from(("\x00", "\x01", "\\", "u0000", "\n", '"', "a", "é")), max_size=6))
+@example(["\x00"])
+@example(["\n", "\x00", "\n"])
+@example(["\\", "u0000"])
+def test_jsontext_fast_reader_leaves_text_with_nul(parts: list[str]) -> None:
+    """U+0000 is not taken wherever it stands, among whatever else is escaped."""
+    raw = dump_json(["".join(parts)])
+    assert (parse_written(raw) is None) == (b"\\u0000" in raw)
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 
@@ -346,3 +361,30 @@ def test_serialization_configurations_are_shared_or_equal() -> None:
         assert first.config == second.config == SessionConfig(features=features)
     later = loads(dumps(STATE.update(at=STATE.updated_at + timedelta(hours=1), metadata={})))
     assert later.config == STATE.config
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b'"max_conversations":1,', b'"max_conversations":1.0,'),
+        (b'"max_conversations":1,', b'"max_conversations":true,'),
+        (b'"timeout_minutes":1,', b'"timeout_minutes":1.0,'),
+        (b'"timeout_minutes":1,', b'"timeout_minutes":true,'),
+        (b'"persistence_enabled":true,', b'"persistence_enabled":1,'),
+        (b'"persistence_enabled":true,', b'"persistence_enabled":1.0,'),
+        (b'"features":["1"]', b'"features":[1]'),
+        (b'"features":["1"]', b'"features":"1"'),
+    ],
+    ids=["float", "flag", "float_minutes", "flag_minutes", "one", "float_one", "number", "text"],
+)
+def test_serialization_configurations_differ_by_type(right: bytes, wrong: bytes) -> None:
+    """What equals a value of a configuration that was read before is refused if it is none."""
+    config = SessionConfig(
+        max_conversations=1, timeout_minutes=1, persistence_enabled=True, features=["1"]
+    )
+    data = dumps(SessionState.new("a", config=config, at=STATE.created_at))
+    assert check_same(data)
+    assert right in data
+    assert not check_same(data.replace(right, wrong))
+    with pytest.raises(DeserializationError, match=r"config\."):
+        loads(data.replace(right, wrong))

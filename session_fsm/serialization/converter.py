@@ -68,9 +68,6 @@ def _make_converter() -> cattrs.Converter:
 
 
 _CONVERTER = _make_converter()
-_STRUCTURE_CONFIG = make_dict_structure_fn(
-    SessionConfig, _CONVERTER, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=False
-)
 _UNSTRUCTURE_STATE = _CONVERTER.get_unstructure_hook(SessionState)
 _ABSENT: Mapping[str, None] = dict.fromkeys(
     name for name in STATE_FIELDS if name not in REQUIRED_FIELDS
@@ -101,9 +98,3 @@ def structure_state(fields: Mapping[str, Any]) -> SessionState:
     """
     state: SessionState = _CONVERTER.structure({**_ABSENT, **fields}, SessionState)
     return state
-
-
-def structure_config(fields: Mapping[str, Any]) -> SessionConfig:
-    """Make the configuration that fields are; errors as `structure_state`."""
-    config: SessionConfig = _STRUCTURE_CONFIG(fields, SessionConfig)
-    return config

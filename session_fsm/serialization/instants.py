@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -64,18 +63,19 @@ def instant_json(at: datetime) -> Any:
     return at if at.microsecond else orjson.Fragment(dump_json(at)[:20] + b'.000000Z"')
 
 
-def written_instants(fields: Mapping[str, str]) -> Iterable[datetime]:
+def written_instants(fields: Mapping[str, str]) -> tuple[datetime, datetime, datetime, datetime]:
     """Return the instants of a state whose texts `instant_text` gave, as `INSTANT_FIELDS` stand.
 
     Raises:
         ValueError: A text is none of these, or tells no such instant.
         KeyError, TypeError: There is no such text.
     """
-    texts = _texts_of(fields)
+    first, last = fields["created_at"], fields["updated_at"]
+    since, active = fields["status_since"], fields["last_activity_at"]
     # What `datetime` reads at this length is more than that: weeks, commas, other letters than T.
-    if " ".join(texts).encode().translate(_NO_DIGITS) != _WRITTEN:
+    if f"{first} {last} {since} {active}".encode().translate(_NO_DIGITS) != _WRITTEN:
         raise ValueError("not as instants are written")
-    return map(datetime.fromisoformat, texts)
+    return _read(first), _read(last), _read(since), _read(active)
 
 
-_texts_of: Callable[[Mapping[str, str]], tuple[str, ...]] = itemgetter(*INSTANT_FIELDS)
+_read = datetime.fromisoformat

@@ -13,24 +13,25 @@ from typing import Any
 from ..drafts import draft_class
 from ..errors import LifecycleError, StateInvalidError
 from ..fields import MAX_TASKS, check_text, integer_of, is_word, words_of
-from ..jsontext import dump_json, parse_dumped, parse_written
-from ..jsonvalue import MAX_JSON_BYTES, JsonObject, frozen_json
+from ..jsontext import parse_written
+from ..jsonvalue import MAX_JSON_BYTES, frozen_object
 from ..lifecycle import Lifecycle
-from ..state import STATE_FIELDS, SessionConfig, SessionState
-from .converter import FAULTS, structure_config
+from ..state import CONFIG_FIELDS, STATE_FIELDS, SessionConfig, SessionState
+from .converter import FAULTS
 from .instants import written_instants
 from .reading import FORMAT
 
 _MAX_LEVELS = 20
 """Most levels of an object that is read here; few enough for any object of a state."""
-_LONGEST_KEPT_CONFIG = 2_000
-"""Longest text of a configuration that is kept, in bytes."""
+_MOST_KEPT_FEATURES = 16
+"""Most features of a configuration that is kept for the next reader."""
 
 _check_tasks = words_of(MAX_TASKS)
 _check_count = integer_of(0, optional=False)
 _new = object.__new__
 _Draft = draft_class(SessionState)
 _NUMBER_OF_FIELDS = len(STATE_FIELDS) + 1  # and the format
+_NUMBER_OF_LIMITS = len(CONFIG_FIELDS)
 
 
 def read_written(data: bytes | str, lifecycle: Lifecycle) -> SessionState | None:
@@ -61,14 +62,15 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     number, session_id = fields["format"], fields["session_id"]
     if number != FORMAT or type(number) is not int or not is_word(session_id):
         raise ValueError("no state of this format")
+    llm_config, metadata, error = fields["llm_config"], fields["metadata"], fields["error"]
+    if type(llm_config) is not dict or type(metadata) is not dict:
+        raise ValueError("no objects")
     draft = _new(_Draft)
     draft.session_id = session_id
     draft.status = status = lifecycle.status(fields["status"])
     draft.config = _config_of(fields["config"])
-    draft.llm_config = llm_config = frozen_json(fields["llm_config"], _MAX_LEVELS)
-    draft.metadata = metadata = frozen_json(fields["metadata"], _MAX_LEVELS)
-    if type(llm_config) is not JsonObject or type(metadata) is not JsonObject:
-        raise ValueError("no objects")
+    draft.llm_config = frozen_object(llm_config, _MAX_LEVELS)
+    draft.metadata = frozen_object(metadata, _MAX_LEVELS)
     first, last, since, active = written_instants(fields)
     draft.created_at = first
     draft.updated_at = last
@@ -78,7 +80,7 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     draft.conversation_count = _check_count(
         fields["conversation_count"], "conversation_count", problems
     )
-    draft.error = check_text(fields["error"], "error", problems)
+    draft.error = error if error is None else check_text(error, "error", problems)
     if problems or not (first <= since <= last and first <= active <= last):
         raise ValueError("no state")
     if tasks and not lifecycle.holds_tasks(status):
@@ -88,14 +90,28 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     return state
 
 
-def _config_of(value: Any) -> SessionConfig:
+def _config_of(value: dict[str, Any]) -> SessionConfig:
     """Return a configuration; those of many sessions are the same, and are one."""
-    if type(value) is not dict:
+    features = value["features"]
+    if type(features) is not list or len(value) != _NUMBER_OF_LIMITS:
         raise ValueError("no configuration")
-    text = dump_json(value)
-    return _kept_config(text) if len(text) <= _LONGEST_KEPT_CONFIG else structure_config(value)
+    read = _kept_config if len(features) <= _MOST_KEPT_FEATURES else _new_config
+    return read(
+        value["max_conversations"],
+        value["timeout_minutes"],
+        value["persistence_enabled"],
+        tuple(features),
+    )
 
 
-@functools.lru_cache(maxsize=256)
-def _kept_config(text: bytes) -> SessionConfig:
-    return structure_config(parse_dumped(text))
+def _new_config(most: Any, minutes: Any, persistence: Any, features: Any) -> SessionConfig:
+    return SessionConfig(
+        max_conversations=most,
+        timeout_minutes=minutes,
+        persistence_enabled=persistence,
+        features=features,
+    )
+
+
+# By type too: 1, 1.0 and True are equal, and only one of them is a number of conversations.
+_kept_config = functools.lru_cache(maxsize=256, typed=True)(_new_config)
