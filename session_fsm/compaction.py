@@ -52,14 +52,15 @@ def checkpoint_of(
         lifecycle: The lifecycle of the session.
 
     Returns:
-        The checkpoint; None if nothing would be saved, or if a life ended among the events that it
-        would stand for and none has begun since.
+        The checkpoint; None if there is no event for it to stand for, or if a life ended among
+        those that it would stand for and none has begun since.
 
     Raises:
         DeserializationError: The events do not make up a state.
     """
     covered = events[: max(0, len(events) - keep)]
-    if len(covered) < 2:
+    replaces = sum(each.kind != "checkpoint" for each in covered)
+    if not replaces:
         return None
     state = rebuild(covered, lifecycle)
     if state is None:
@@ -80,8 +81,7 @@ def checkpoint_of(
         at=state.updated_at,
         changes=frozen_json({**fields, STANDS_FOR: stands_for}),
     )
-    begun = sum(each.kind == "checkpoint" for each in covered)
-    return Checkpoint(event, last.digest, len(covered) - begun)
+    return Checkpoint(event, last.digest, replaces)
 
 
 def fired(events: Iterable[SessionEvent]) -> dict[tuple[str, str], int]:

@@ -60,7 +60,7 @@ class SessionKeeper(SessionReader):
             keep: How many of its last events stay; at least 1.
 
         Returns:
-            How many events were replaced; 0 if that would save nothing.
+            How many events were replaced; 0 if it has no more than those that stay.
 
         Raises:
             SessionNotFoundError: There is no such session.

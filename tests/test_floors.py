@@ -98,6 +98,7 @@ ORDER = (
     "testing.rules_moving",
     "testing.rules",
     "testing.store_batches testing.store_listing testing.store_sessions testing.store_work",
+    "testing.store_compaction",
     "testing.store_contract",
     "testing",
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_fsm import SessionConfig, TransitionError
+from session_fsm import RevisionConflictError, SessionConfig, TransitionError
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
 from session_fsm.stores.abc import Work
 from session_fsm.stores.spanning import SpanningStore
@@ -32,6 +32,21 @@ class TestSqliteStore(StoreContract):
     def store(self, tmp_path: Path) -> Iterator[SessionStore]:
         """A new store in a new file."""
         store = SqliteStore(tmp_path / "sessions.db")
+        yield store
+        store.close()
+
+
+class _WholeStore(MemoryStore):
+    """A store of somebody who has not heard of checkpoints."""
+
+    compact = SessionStore.compact
+
+
+class TestWholeStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Iterator[SessionStore]:
+        """A new store that keeps histories whole."""
+        store = _WholeStore()
         yield store
         store.close()
 
@@ -88,6 +103,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("write"), IDS, OWNERS, st.lists(MOVES, max_size=3), st.lists(WORK), WORK),
     st.tuples(st.just("end"), IDS, OWNERS),
     st.tuples(st.just("bury"), IDS, OWNERS),
+    st.tuples(st.just("compact"), IDS, OWNERS, st.integers(1, 3)),
     st.tuples(st.just("release"), IDS, OWNERS, st.lists(WORK)),
     st.tuples(st.just("dismiss"), OWNERS),
     st.tuples(st.just("enlist"), OWNERS),
@@ -120,6 +136,11 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
                 stored = store.load(rest[0])
                 if stored is not None and stored.state.status in store.lifecycle.final:
                     authors[rest[1]].bury(rest[0])
+            case "compact":
+                session_id, owner, keep = rest
+                older = store.history(session_id)[:-keep]
+                if any(event.kind in ("created", "checkpoint") for _, event in older):
+                    authors[owner].compact(session_id, keep=keep)
             case "release":
                 session_id, owner, work = rest
                 store.release(session_id, work, owner)
@@ -128,7 +149,7 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
             case "enlist":
                 store.dismiss(rest[0])  # an owner is enlisted once
                 store.enlist(rest[0])
-    except TransitionError as fault:
+    except (TransitionError, RevisionConflictError) as fault:
         return type(fault).__name__
     return ""
 

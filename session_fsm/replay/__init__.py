@@ -4,9 +4,9 @@
 returns a `Report`.
 """
 
-from .driver import ReplayError, replay
+from .driver import replay
 from .reading import Fault, Log, read_log
-from .report import Report
+from .report import ReplayError, Report
 from .rows import LogRow, RowKind
 
 __all__ = ["Fault", "Log", "LogRow", "ReplayError", "Report", "RowKind", "read_log", "replay"]

@@ -32,14 +32,23 @@ from typing import Final
 import attrs
 
 from ..clock import ManualClock
-from ..errors import SessionFsmError, StateInvalidError, TransitionError
+from ..compaction import fired
+from ..errors import StateInvalidError, TransitionError
 from ..fields import MAX_ID_CHARACTERS
 from ..manager import SessionManager
 from ..session import Session
 from ..state import SessionConfig
 from ..stores.abc import SessionStore
 from .reading import Log
-from .report import LOG_SESSION, Report, Tally, log_session, make_report, sessions_of
+from .report import (
+    LOG_SESSION,
+    ReplayError,
+    Report,
+    Tally,
+    log_session,
+    make_report,
+    sessions_of,
+)
 from .rows import LogRow, RowKind
 
 ROWS_PER_BATCH: Final = 1000
@@ -49,16 +58,6 @@ RESUMED_FROM: Final = "resumed_from"
 _MARK: Final = "replay"
 _TURN: Final = "turn"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@attrs.define(kw_only=True, slots=False, eq=False)
-class ReplayError(SessionFsmError):
-    """The store holds a replay that this one can't go on with, or is being replayed into."""
-
-    problem: str
-
-    def __str__(self) -> str:
-        return self.problem
 
 
 @attrs.define
@@ -100,7 +99,7 @@ def replay(
     Raises:
         StateInvalidError: A setting is out of its range; nothing changed.
         ReplayError: The store holds the replay of another input, or one with other settings; or
-            somebody else replays into it at the same time.
+            somebody else replays into it at the same time; or a session in it was compacted.
         StoreError: The store failed; what is durable can be gone on with.
     """
     if rows_per_batch < 1:
@@ -292,10 +291,8 @@ class _Driver:
 
 def ended_by_clock(manager: SessionManager, session_id: str) -> bool:
     """Tell whether a timed row is among those that ended a session."""
-    lifecycle = manager.lifecycle
     rows = (
-        lifecycle.find(event.trigger or "", event.source or "")
-        for event in manager.history(session_id)
-        if event.kind == "moved"
+        manager.lifecycle.find(trigger, source)
+        for trigger, source in fired(manager.history(session_id))
     )
-    return any(row is not None and row.deadline is not None for row in rows)
+    return any(row is not None and row.target is not None and row.deadline for row in rows)

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 import attrs
 
+from ..errors import SessionFsmError
 from ..jsonvalue import dump_json, parse_json
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager
@@ -105,6 +106,16 @@ class Report:
         return {(pairs[edge][0], pairs[edge][1]): n for edge, n in self.edges.items()}
 
 
+@attrs.define(kw_only=True, slots=False, eq=False)
+class ReplayError(SessionFsmError):
+    """The store holds a replay that this one can't go on with, or is being replayed into."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
 @attrs.define
 class _Lives:
     """What the histories of all sessions add up to."""
@@ -116,10 +127,17 @@ class _Lives:
     turns: list[tuple[datetime, int]] = attrs.field(factory=list)
 
     def add(self, events: tuple[SessionEvent, ...], lifecycle: Lifecycle, end: datetime) -> None:
-        """Add the history of one session, up to the end of the log."""
+        """Add the history of one session, up to the end of the log.
+
+        Raises:
+            ReplayError: It was compacted: when it was in which status is not known any longer.
+        """
         status, since = None, end
         timed = False
         for event in events:
+            if event.kind == "checkpoint":
+                problem = f"session {event.session_id!r} was compacted: replay into a new store"
+                raise ReplayError(problem=problem)
             if event.kind in ("changed", "purged") or event.target is None:
                 continue  # what was purged before is another life
             if status is not None:

@@ -255,11 +255,16 @@ class SessionStore(ABC):
 
     @abstractmethod
     def landed(self, session_id: str, operation_id: str) -> bool:
-        """Tell whether a commit of a session with this operation id was made."""
+        """Tell whether a commit of a session with this operation id was made.
+
+        Of one whose events a checkpoint stands for, nothing is known any longer.
+        """
 
     @abstractmethod
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
         """Return the stored bytes and the event of each step of an id, oldest first.
+
+        If the session was compacted, its checkpoint is the first of them.
 
         Raises:
             CorruptRecordError: An event can't be read.
@@ -359,6 +364,7 @@ class SessionStore(ABC):
         """Put a checkpoint in the place of the events up to its revision, in one transaction.
 
         Raises:
+            SessionNotFoundError: The session is not there.
             RevisionConflictError: The event of that revision is not there any longer, has another
                 digest, or is the last one, which stays.
             StoreUnavailableError: This kind of store keeps every event.

@@ -320,10 +320,16 @@ class MemoryStore(SessionStore):
         session_id, revision = sealed.event.session_id, sealed.event.revision
         with self._open():
             life = self._lives.get(session_id)
-            history = [] if life is None else [_sealed(each) for each in life.history[:-1]]
-            digests = {each.event.revision: each.event.digest for each in history}
-            if life is None or digests.get(revision) != checkpoint.last_digest:
-                found = 0 if life is None else life.revision
+            if life is None or life.state is None:
+                raise SessionNotFoundError(session_id=session_id)
+            history = [_sealed(each) for each in life.history[:-1]]
+            digests = {
+                each.event.revision: each.event.digest
+                for each in history
+                if each.event.kind != "checkpoint"
+            }
+            if digests.get(revision) != checkpoint.last_digest:
+                found = life.revision
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
             self._remember(session_id)
             later = (each for each in history if each.event.revision > revision)

@@ -391,6 +391,9 @@ class SqliteStore(SessionStore):
         with self._connections.writing() as writer:
             last = writer.execute(f"SELECT digest {of_it} = ?", (session_id, revision)).fetchone()
             found = tail_of(writer, session_id)[0]
+            here = "SELECT 1 FROM session WHERE session_id = ?"
+            if writer.execute(here, (session_id,)).fetchone() is None:
+                raise SessionNotFoundError(session_id=session_id)
             if last != (checkpoint.last_digest,) or found == revision:
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
             writer.execute(

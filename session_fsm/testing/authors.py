@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 
+from ..compaction import Checkpoint, checkpoint_of
 from ..explain import next_timed
 from ..history import Sealed, Step, tombstone
 from ..lifecycle import Lifecycle
@@ -116,6 +117,19 @@ class Author:
         sealed = grave(stored)
         self.store.bury(session_id, stored.revision, sealed)
         return sealed
+
+    def shorter(self, session_id: str, *, keep: int) -> Checkpoint:
+        """Make a checkpoint for all events of a session but the newest; nothing is written."""
+        events = [event for _, event in self.store.history(session_id)]
+        checkpoint = checkpoint_of(events, keep, self.store.lifecycle)
+        assert checkpoint is not None
+        return checkpoint
+
+    def compact(self, session_id: str, *, keep: int) -> Checkpoint:
+        """Put a checkpoint in the place of all events of a session but the newest; returns it."""
+        checkpoint = self.shorter(session_id, keep=keep)
+        self.store.compact(checkpoint)
+        return checkpoint
 
 
 def stored_steps(
