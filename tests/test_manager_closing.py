@@ -74,6 +74,7 @@ VERBS: dict[str, Callable[[SessionManager], Any]] = {
     "next_deadline": lambda manager: manager.next_deadline(),
     "recover": lambda manager: manager.recover(),
     "purge": lambda manager: manager.purge(ended_before=START),
+    "compact": lambda manager: manager.compact("a"),
     "history": lambda manager: manager.history("a"),
     "subscribe": lambda manager: manager.subscribe(lambda _: None),
     "verify": lambda manager: manager.verify(),
