@@ -395,6 +395,7 @@ def test_sqlite_store_needs_a_file(tmp_path: Path) -> None:
 
 READ_ONLY = """
     import os, sys
+    import urllib.parse  # what Python itself loads late may be out of reach without the rights
     from session_fsm import StoreUnavailableError
     from session_fsm.stores import SqliteStore
     from session_fsm.testing.authors import Author
