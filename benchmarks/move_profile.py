@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cProfile
 import pstats
+import re
 import sqlite3
 import time
 from collections import Counter, defaultdict
@@ -65,7 +66,8 @@ def _own(spent: Spent) -> tuple[float, str]:
 def _told(place: Place) -> str:
     _, _, name = place
     module = _module(place)
-    return name if module == "C" else f"{module}: {name}"
+    # Where an object lies in memory is another place in each run.
+    return re.sub(r" object at 0x[0-9a-f]+", "", name) if module == "C" else f"{module}: {name}"
 
 
 def _module(place: Place) -> str:
