@@ -391,10 +391,19 @@ class Core:
                 raise
             try:
                 landed = self.store.landed(commit.session_id, commit.operation_id)
+                known = landed or not self._is_covered(commit)
             except StoreError:
                 raise fault from None
+            if not known:
+                raise
             if not landed:
                 raise StoreUnavailableError(problem=fault.problem) from fault
+
+    def _is_covered(self, commit: Commit) -> bool:
+        """Tell whether a checkpoint stands for what a commit wrote, or another in its place."""
+        revision = commit.expected_revision + len(commit.steps)
+        first = next(iter(self.store.history(commit.session_id)), None)
+        return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
 
     def _let_go(self, session_id: str, draft: Draft) -> int:
         """Let go of work without a step; returns the revision that the session has then."""

@@ -24,7 +24,7 @@ from .errors import (
 from .history import audit, rebuild, snapshot_problem, tombstone
 from .lifecycle import Lifecycle
 from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
-from .stores.abc import Abandoned, SessionStore, Stored, Work, all_ids
+from .stores.abc import Abandoned, SessionStore, Stored, StoredStep, Work, all_ids
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class _Recovered:
 def _recover_one(core: Core, abandoned: Abandoned, tally: _Recovered) -> None:
     session_id = abandoned.session_id
     change = core.change(session_id, Recover(_left_in(core.store, session_id)))
-    tally.dropped += _tasks_ended(core, change.events)
+    tally.dropped += _tasks_ended(core, change.steps)
     # What no step let go of, such as a worker of a session that lives on.
     left = bool(core.store.abandoned(session_id))
     core.store.release(session_id, abandoned.work, abandoned.owner_id)
@@ -107,21 +107,17 @@ def _left_in(store: SessionStore, session_id: str) -> Callable[[], tuple[Work, .
     return left
 
 
-def _tasks_ended(core: Core, events: tuple[SessionEvent, ...]) -> list[str]:
-    """Return the tasks that some events ended: those whose list got shorter, in order."""
-    if not events or "end_task" not in core.lifecycle.roles:
+def _tasks_ended(core: Core, steps: tuple[StoredStep, ...]) -> list[str]:
+    """Return the tasks that some steps ended: those whose list got shorter, in order."""
+    if "end_task" not in core.lifecycle.roles:
         return []
-    history = [event for _, event in core.store.history(events[0].session_id)]
-    tasks: list[str] = []
-    ended: list[str] = []
-    for event in history:
-        if "active_tasks" not in event.changes:
-            continue
-        now = list(event.changes["active_tasks"])
-        if event.revision >= events[0].revision and event.revision <= events[-1].revision:
-            ended += [task for task in tasks if task not in now]
-        tasks = now
-    return ended
+    return [
+        task
+        for step in (each.step for each in steps)
+        if step.before is not None
+        for task in step.before.active_tasks
+        if task not in step.after.active_tasks
+    ]
 
 
 def purge(core: Core, ended_before: datetime) -> int:
@@ -179,10 +175,9 @@ def compact(core: Core, session_id: str, keep: int) -> int:
         if checkpoint is None:
             return 0
         try:
-            core.store.compact(checkpoint)
+            return core.store.compact(checkpoint)
         except RevisionConflictError:
             continue  # purged or compacted meanwhile
-        return checkpoint.replaces
 
 
 @attrs.define

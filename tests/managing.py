@@ -93,7 +93,7 @@ def _hook_methods(kind: type[Hooks], base: type[SessionStore]) -> None:
 
         return method
 
-    for name in SessionStore.__abstractmethods__.difference({"batch", "close"}):
+    for name in SessionStore.__abstractmethods__.union({"compact"}).difference({"batch", "close"}):
         setattr(kind, name, hooked(name))
 
 

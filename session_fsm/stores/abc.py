@@ -360,8 +360,12 @@ class SessionStore(ABC):
             SessionNotFoundError: It is not there.
         """
 
-    def compact(self, checkpoint: Checkpoint) -> None:
+    def compact(self, checkpoint: Checkpoint) -> int:
         """Put a checkpoint in the place of the events up to its revision, in one transaction.
+
+        Returns:
+            How many events were replaced; another checkpoint may have taken the place of some
+            since this one was made.
 
         Raises:
             SessionNotFoundError: The session is not there.

@@ -53,7 +53,8 @@ class _Life:
         revision: The revision of its last event.
         deadline_at: When its first timed row fires, or None.
         history: Its events, oldest first: a tombstone, perhaps, then steps.
-        operations: The ids of the commits that made them.
+        operations: The ids of the commits that made them; some that made what a checkpoint stands
+            for may be left.
     """
 
     __slots__ = ("deadline_at", "history", "operations", "revision", "state")
@@ -315,7 +316,7 @@ class MemoryStore(SessionStore):
             life.operations = []
             self._claims.pop(session_id, None)
 
-    def compact(self, checkpoint: Checkpoint) -> None:
+    def compact(self, checkpoint: Checkpoint) -> int:
         sealed = checkpoint.sealed()
         session_id, revision = sealed.event.session_id, sealed.event.revision
         with self._open():
@@ -334,6 +335,9 @@ class MemoryStore(SessionStore):
             self._remember(session_id)
             later = (each for each in history if each.event.revision > revision)
             life.history = [sealed, *later, life.history[-1]]
+            # Each of them made one event at least.
+            life.operations = life.operations[1 - len(life.history) :]
+            return sum(each <= revision for each in digests)
 
     # --- the store itself -----------------------------------------------------------------
 

@@ -168,8 +168,8 @@ class SpanningStore(SessionStore):
     def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
         self._home(session_id).bury(session_id, revision, tombstone)
 
-    def compact(self, checkpoint: Checkpoint) -> None:
-        self._home(checkpoint.event.session_id).compact(checkpoint)
+    def compact(self, checkpoint: Checkpoint) -> int:
+        return self._home(checkpoint.event.session_id).compact(checkpoint)
 
     # --- the store itself -----------------------------------------------------------------
 

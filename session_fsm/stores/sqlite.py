@@ -383,7 +383,7 @@ class SqliteStore(SessionStore):
             writer.execute("DELETE FROM work WHERE session_id = ?", (session_id,))
             leave_only(writer, tombstone)
 
-    def compact(self, checkpoint: Checkpoint) -> None:
+    def compact(self, checkpoint: Checkpoint) -> int:
         session_id, revision = checkpoint.event.session_id, checkpoint.event.revision
         # Its key is the session's own: should the id have another life, the event is not there.
         sealed = checkpoint.sealed(self._keys.veil_of(session_id))
@@ -401,7 +401,8 @@ class SqliteStore(SessionStore):
                 " VALUES (?, ?, ?, ?)",
                 (session_id, revision, sealed.body, sealed.event.digest),
             )
-            writer.execute(f"DELETE {of_it} <= ?", (session_id, revision))
+            gone = writer.execute(f"DELETE {of_it} <= ?", (session_id, revision))
+            return gone.rowcount
 
     # --- the store itself -----------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class CompactionRules(StoreRules):
         author.write("b", "activate", "touch")
         before, whole = but_histories(store), store.history("a")
         checkpoint = author.shorter("a", keep=2)
-        store.compact(checkpoint)
+        assert store.compact(checkpoint) == 4
         (body, event), *kept = store.history("a")
         assert tuple(kept) == whole[-2:]
         assert event.digest == chained(checkpoint.last_digest, body)
@@ -140,7 +140,7 @@ class CompactionRules(StoreRules):
                 store.compact(sealed)
             assert (caught[0].session_id, caught[0].found) == ("a", 5)
             assert everything(store, "author") == before
-        store.compact(later)
+        assert store.compact(later) == 3
         before = everything(store, "author")
         for sealed in (early, later, other):
             with refused(RevisionConflictError):
