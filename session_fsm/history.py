@@ -8,7 +8,7 @@ state exactly.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import compress
 from operator import attrgetter, is_not
@@ -267,7 +267,9 @@ def decode(
 def _is_told(stands_for: object) -> bool:
     """Tell whether a checkpoint says what it stands for, as it should."""
     match stands_for:
-        case {"last_digest": str(), "events": int(), "fired": list(fired), **rest} if not rest:
+        case {"last_digest": str(), "events": int(events), "fired": list(fired), **rest} if (
+            not rest and type(events) is int
+        ):
             return all(
                 isinstance(each, list) and [type(part) for part in each] == [str, str, int]
                 for each in fired
@@ -327,6 +329,7 @@ def audit(
             status = event.target
             if chained(digest, body) != event.digest:
                 found.append(f"{where}: its digest does not match")
+            found += [f"{where}: {problem}" for problem in _miscounted(event, lifecycle)]
             continue
         if event.kind == "purged" and revision == 0:
             # What was before is gone: the tombstone says where the chain went on from.
@@ -341,6 +344,23 @@ def audit(
         digest, revision = event.digest, event.revision
         status = None if event.kind == "purged" else event.target
     return tuple(found), digest, revision
+
+
+def _miscounted(event: SessionEvent, lifecycle: Lifecycle) -> Iterator[str]:
+    """Say what the table, and what it says itself, have against a checkpoint."""
+    told = event.changes[STANDS_FOR]
+    states = (event.source, event.target, event.changes.get("status"))
+    if event.trigger is not None or event.target not in lifecycle or len({*states}) > 1:
+        move = f"{_told(event.source)} -> {_told(event.target)} by {_told(event.trigger)}"
+        yield f"checkpoint {move} is no status to go on from"
+    for trigger, source, count in told["fired"]:
+        if lifecycle.find(trigger, source) is None or count < 1:
+            yield f"its checkpoint counts {count} times {trigger!r} in {source!r}"
+    # A life begins with its creation; before that there may be what is left of another one.
+    begins = 1 if told["events"] == event.revision else 2
+    steps = sum(count for *_, count in told["fired"])
+    if told["events"] != steps + begins or told["events"] > event.revision:
+        yield f"its checkpoint stands for {told['events']} events, of which {steps} fired a row"
 
 
 def _illegal(event: SessionEvent, status: str | None, lifecycle: Lifecycle) -> str | None:
