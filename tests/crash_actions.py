@@ -96,6 +96,27 @@ def _purge(url: str) -> None:
         manager.purge(ended_before=NOON + timedelta(hours=1))
 
 
+# --- compact ---------------------------------------------------------------------------------
+
+
+def _live_long(directory: Path) -> None:
+    """Leave histories of some length, one of them compacted before, and one that has ended."""
+    with _in(directory) as manager, manager.batch():
+        for session_id in ("a", "b", "ended"):
+            manager.create(session_id)
+            for _ in range(8):
+                manager.touch(session_id)
+        manager.compact("b", keep=6)
+        manager.terminate("ended")
+        manager.create("short")
+
+
+def _compact(url: str) -> None:
+    with _open(url) as manager:
+        for session_id in ("a", "b", "ended", "short"):
+            manager.compact(session_id, keep=2)
+
+
 # --- sweep -----------------------------------------------------------------------------------
 
 
@@ -174,6 +195,7 @@ ACTIONS: Final = (
         in_one=False,
         most_steps=100,
     ),
+    Action(name="compact", clock=LATER, prepare=_live_long, act=_compact, in_one=False),
     Action(name="sweep", clock=LATER, prepare=_leave_alone, act=_sweep, in_one=False),
     Action(name="batch", clock=CLOCK, prepare=_begin_some, act=_change_together, in_one=True),
     Action(name="replay", clock=LATER, prepare=_nothing, act=_replay, in_one=False),
