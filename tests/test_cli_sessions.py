@@ -272,6 +272,20 @@ def test_cli_history_of_a_purged_session_tells_what_is_left(store: Path) -> None
     assert call("show", "done", store=store).code == 1
 
 
+def test_cli_history_of_a_compacted_session_tells_what_is_left(store: Path) -> None:
+    """The checkpoint comes first, with how many events it stands for; secrets stay hidden in it."""
+    call("compact", "busy", "--keep", "2", store=store)
+    first, *kept = call("history", "busy", store=store).lines[1:]
+    assert first.split() == [
+        "2", "2026-03-02", "12:00:00Z", "checkpoint", "active", "stands", "for", "2", "events",
+    ]  # fmt: skip
+    assert [line.split()[3] for line in kept] == ["start_conversation", "begin_task"]
+    [event, *_] = call("history", "busy", "--json", store=store).document["events"]
+    assert event["changes"]["llm_config"] == {"model": "large", "api_key": "***"}
+    shown = call("history", "busy", "--reveal", "--json", store=store).document["events"][0]
+    assert shown["changes"]["llm_config"]["api_key"] == "sk-live-1"
+
+
 # --- terminate -------------------------------------------------------------------------------
 
 

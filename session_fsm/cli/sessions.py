@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..explain import next_timed, permitted
+from ..history import STANDS_FOR
 from ..lifecycle import Lifecycle
 from ..session import Session, SessionEvent
 from ..state import SessionStatus
@@ -247,6 +248,8 @@ def history(
 
 def _event_row(event: SessionEvent, *, reveal: bool) -> tuple[Cell, ...]:
     said = [] if event.reason is None else [event.reason]
+    if event.kind == "checkpoint":
+        said.append(f"stands for {counted(event.changes[STANDS_FOR]['events'], 'event')}")
     if event.trigger is not None:
         # At its creation every field of a session changes: `show` tells them better.
         changes = records.shown_changes(event.changes, reveal=reveal)
