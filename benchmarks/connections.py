@@ -25,7 +25,7 @@ def noted(**options: Any) -> Iterator[list[sqlite3.Connection]]:
         opened.append(connect(*arguments, **{**given, **options}))
         return opened[-1]
 
-    sqlite3.connect = noting  # type: ignore[assignment]
+    sqlite3.connect = noting  # type: ignore[assignment]  # put back below
     try:
         yield opened
     finally:

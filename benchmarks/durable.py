@@ -61,10 +61,9 @@ def measure(
     with ExitStack() as held:
         runner = held.enter_context(asyncio.Runner())
         for subject in subjects:
-            # Whatever keeps a peer from being imported or opened keeps it from being measured.
             try:
                 made = held.enter_context(_opened(subject, directory, callers, runner))
-            except Exception as fault:  # noqa: BLE001
+            except Exception as fault:  # noqa: BLE001 - whatever keeps a peer from being measured
                 missing[subject.name] = f"{type(fault).__name__}: {fault}"
                 continue
             settings[subject.name], turn, one = made

@@ -71,16 +71,19 @@ class Slots:
         slots = self._slots
         slot = slots.get(session_id)
         if slot is None:
-            with self._lock:
-                slot = slots.get(session_id)
-                if slot is None:
-                    self._make_room(self._most - 1)
-                    slot = slots[session_id] = Slot()
-            return slot
+            return self._made(session_id)
         try:
             slots.move_to_end(session_id)
         except KeyError:  # it was let go of just now
-            return slot
+            return self._made(session_id)
+        return slot
+
+    def _made(self, session_id: str) -> Slot:
+        with self._lock:
+            slot = self._slots.get(session_id)
+            if slot is None:
+                self._make_room(self._most - 1)
+                slot = self._slots[session_id] = Slot()
         return slot
 
     def trim(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from commanding import call
-from processes import Program
+from killing import killed_copies
 
 from session_fsm import (
     CorruptRecordError,
@@ -289,18 +288,12 @@ def test_compaction_of_what_another_has_compacted(path: Path) -> None:
     assert len(made) == 2
 
 
-KILLED = """
-    import os, sys
+COMPACTING = """
     from session_fsm import SessionManager
-    manager = SessionManager(f"sqlite:///{sys.argv[1]}")
-    left = [int(sys.argv[2])]
-    def count(statement):
-        left[0] -= 1
-        if not left[0]:
-            os.kill(os.getpid(), 9)
-    manager.store._connections._writer.connection.set_trace_callback(count)
-    manager.compact("a", keep=57)
-    print("done", flush=True)
+
+    def act(path):
+        with SessionManager(f"sqlite:///{path}") as manager:
+            manager.compact("a", keep=57)
 """
 
 
@@ -309,19 +302,15 @@ def test_compaction_killed_anywhere_loses_nothing(path: Path, tmp_path: Path) ->
     with opened(path) as manager:
         before = manager.get("a"), manager.traffic()
         events = len(manager.history("a"))
+    left = killed_copies(COMPACTING, path, tmp_path / "killed")
+    assert len(left) > 20
     found = set()
-    done, statement = False, 0
-    while not done:
-        statement += 1
-        copy = Path(shutil.copy(path, tmp_path / f"{statement}.db"))
-        with Program(KILLED, copy, statement) as program:
-            done = program.left() == ["done\n"]
+    for copy in left:
         with opened(copy) as manager:
             assert (manager.get("a"), manager.traffic()) == before
             assert manager.verify().ok
             found.add(len(manager.history("a")))
             assert manager.compact("a", keep=57) in (0, events - 57)
-    assert statement > 10
     assert found == {events, 58}
 
 

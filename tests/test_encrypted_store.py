@@ -6,9 +6,6 @@ import json
 import logging
 import shutil
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -33,6 +30,7 @@ from encrypting import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import killed_copies
 from processes import ROOT
 
 from session_fsm import (
@@ -413,68 +411,33 @@ def test_encrypted_store_commit_given_twice_is_sealed_once_more(path: Path) -> N
         assert store.history("a")[0][1].changes["metadata"] == METADATA
 
 
-KILLED = """
-    import shutil
-    import signal
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(0, "tests")
-    from crash_forks import Fuse, fork, unbroken
+LIVING = """
     from encrypting import METADATA, START, managed
     from session_fsm.testing import ManualClock
 
-    directory = Path(sys.argv[1])
-    used = directory / "used.db"
-    clock = ManualClock(START)
-    with managed(used, None, clock=clock) as manager:
-        manager.create("plain", metadata=METADATA)
-    with managed(used, clock=clock) as manager:
-        manager.create("old", metadata=METADATA)
-        manager.terminate("old")
-    clock.advance(1)
-    copy = directory / "copy.db"
-
-    def live():
-        with managed(copy, clock=clock) as manager:
+    def act(path):
+        clock = ManualClock(START)
+        clock.advance(1)
+        with managed(path, clock=clock) as manager:
             manager.create("new", metadata=METADATA)
             manager.update("plain", metadata={"number": 1})
             manager.purge(ended_before=clock.now())
             manager.create("old", metadata=METADATA)
-
-    def put_back():
-        for each in directory.glob("copy.db*"):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-        shutil.copy(used, copy)
-
-    put_back()
-    steps, _ = unbroken(live)
-    for step in range(1, steps + 1):
-        put_back()
-        code = fork(live, Fuse(step)).end(None)
-        assert code == -signal.SIGKILL, code
-        for suffix in ("", "-wal"):
-            if Path(f"{copy}{suffix}").exists():
-                shutil.copy(f"{copy}{suffix}", directory / f"killed-{step}.db{suffix}")
-    print(steps)
 """
 
 
 def test_encrypted_store_killed_anywhere_has_the_keys_of_its_sessions(tmp_path: Path) -> None:
     """Killed before any statement: every encrypted session has its key, and no key is left over."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    steps = int(done.stdout)
-    assert steps > 60
+    used = tmp_path / "used.db"
+    with managed(used, None) as manager:
+        manager.create("plain", metadata=METADATA)
+    with managed(used) as manager:
+        manager.create("old", metadata=METADATA)
+        manager.terminate("old")
+    left = killed_copies(LIVING, used, tmp_path / "killed")
+    assert len(left) > 60
     found = set()
-    for step in range(1, steps + 1):
-        path = tmp_path / f"killed-{step}.db"
+    for path in left:
         states = dict(rows(path, "SELECT session_id, state FROM session"))
         covered = {each for each, state in states.items() if "encrypted" in json.loads(state)}
         assert covered == set(key_rows(path))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +22,8 @@ from encrypting import (
     raw,
     rows,
 )
-from processes import ROOT, Program
+from killing import killed_copies
+from processes import Program
 
 from session_fsm import SESSION_LIFECYCLE, KeyMissingError, Keyring
 from session_fsm.keys import WrappedKey
@@ -186,63 +184,26 @@ def test_rekey_lets_others_go_on(written: Path) -> None:
         assert manager.verify().ok
 
 
-KILLED = """
-    import shutil
-    import signal
-    import sys
+REKEYING = """
     from contextlib import closing
-    from pathlib import Path
-
-    sys.path.insert(0, "tests")
-    from crash_forks import Fuse, fork, unbroken
     from encrypting import BOTH
     from session_fsm.stores import SqliteStore, sqlite_keys
 
     sqlite_keys.REKEY_SIZE = 1  # a transaction for each
-    written, directory = map(Path, sys.argv[1:])
-    copy = directory / "copy.db"
 
-    def rekey():
-        with closing(SqliteStore(copy, keyring=BOTH)) as store:
+    def act(path):
+        with closing(SqliteStore(path, keyring=BOTH)) as store:
             store.rekey()
-
-    def put_back():
-        for each in directory.glob("copy.db*"):
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-        shutil.copy(written, copy)
-
-    put_back()
-    steps, _ = unbroken(rekey)
-    for step in range(1, steps + 1):
-        put_back()
-        code = fork(rekey, Fuse(step)).end(None)
-        assert code == -signal.SIGKILL, code
-        killed = directory / f"killed-{step}.db"
-        for suffix in ("", "-wal"):
-            if Path(f"{copy}{suffix}").exists():
-                shutil.copy(f"{copy}{suffix}", f"{killed}{suffix}")
-    print(steps)
 """
 
 
 def test_rekey_killed_anywhere_can_be_done_again(written: Path, tmp_path: Path) -> None:
     """Killed before any statement: every session can be read with both keys, and it goes on."""
-    directory = tmp_path / "killed"
-    directory.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), written, directory],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    steps = int(done.stdout)
-    assert steps > 40
+    left_over = killed_copies(REKEYING, written, tmp_path / "killed")
+    assert len(left_over) > 40
     events = rows(written, "SELECT * FROM session_event")
     found = set()
-    for step in range(1, steps + 1):
-        path = directory / f"killed-{step}.db"
+    for path in left_over:
         wrapped = [key_id for key_id, _ in key_rows(path).values()]
         found.add(wrapped.count(OTHER_RING.key_id))
         with managed(path, BOTH) as manager:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
-import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commanding import call
+from killing import killed_copies
 
 from session_fsm import (
     SESSION_LIFECYCLE,
@@ -118,50 +116,21 @@ def test_upgrade_goes_on_where_life_stopped(path: Path) -> None:
         assert manager.verify().ok
 
 
-KILLED = """
-    import shutil
-    import signal
-    import sqlite3
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(0, "tests")
-    from crash_forks import Fuse, fork, unbroken
-    from session_fsm.stores.sqlite_upgrade import upgrade_file
-
-    golden, directory = map(Path, sys.argv[1:])
-    copy = directory / "copy.db"
-    shutil.copy(golden, copy)
-    steps, _ = unbroken(lambda: upgrade_file(copy))
-    versions = []
-    for step in range(1, steps + 1):
-        for each in directory.glob("copy.db*"):
-            each.unlink()
-        shutil.copy(golden, copy)
-        code = fork(lambda: upgrade_file(copy), Fuse(step)).end(None)
-        assert code == -signal.SIGKILL, code
-        connection = sqlite3.connect(copy)
-        versions.append(connection.execute("PRAGMA user_version").fetchone()[0])
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        connection.close()
-        shutil.copy(copy, directory / f"killed-{step}.db")
-    print(*versions)
+UPGRADING = """
+    from session_fsm.stores.sqlite_upgrade import upgrade_file as act
 """
 
 
 def test_upgrade_killed_anywhere_can_be_done_again(golden: Path, tmp_path: Path) -> None:
     """Killed before any statement, a file has one version or the other; then it is upgraded."""
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED)]
-    done = subprocess.run(
-        [*command, golden, tmp_path], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parents[1],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    versions = [int(word) for word in done.stdout.split()]
-    assert len(versions) > 40
-    assert set(versions) <= {int(golden.stem.removeprefix("schema-")), SCHEMA_VERSION}
-    for killed in (1, len(versions) // 2, len(versions) - 2, len(versions)):
-        path = tmp_path / f"killed-{killed}.db"
+    left = killed_copies(UPGRADING, golden, tmp_path / "killed")
+    assert len(left) > 40
+    for path in left:
+        with closing(sqlite3.connect(path)) as connection:
+            [version] = connection.execute("PRAGMA user_version").fetchone()
+            assert version in {int(golden.stem.removeprefix("schema-")), SCHEMA_VERSION}
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    for path in (left[0], left[len(left) // 2], left[-3], left[-1]):
         upgrade_file(path)
         check(path, golden)
 

@@ -178,7 +178,7 @@ class Reading:
             if row.activity:
                 fields["last_activity_at"] = shown.at
             after = SessionState(**fields)
-        except Exception as fault:
+        except Exception as fault:  # an effect is its author's code, and may raise anything
             raise FaultError from fault
         ends_tasks = (self.lifecycle.roles.get("end_task", ""), str(after.status))
         if after.active_tasks and ends_tasks not in self.rows:
@@ -189,7 +189,7 @@ class Reading:
 def _holds(guard: Guard, shown: Attempt) -> bool:
     try:
         answer = guard.check(shown)
-    except Exception as fault:
+    except Exception as fault:  # so is a guard
         raise FaultError from fault
     if answer is True or answer is False:
         return answer

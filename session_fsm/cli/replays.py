@@ -90,9 +90,8 @@ def replay_logs(
     format = None if diagram is None else diagram_format("--diagram", diagram)
     url = store or _MEMORY
     if file_of(url) is None:
-        opened_store(
-            url, key_file=key_file
-        ).close()  # a URL that is no good is named before hours of reading
+        # A URL that is no good is named before hours of reading.
+        opened_store(url, key_file=key_file).close()
     with screen.progress() as bar:
         log = read_log(paths, on_progress=bar.phase("reading"))
         report, where = _replayed(
