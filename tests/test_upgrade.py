@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commanding import call
+from encrypting import managed
 from killing import killed_copies
 
 from session_fsm import (
@@ -19,6 +20,7 @@ from session_fsm import (
     SchemaVersionError,
     SessionManager,
     StoreUnavailableError,
+    VerifyReport,
     serialize,
 )
 from session_fsm.stores import SessionStore, SqliteStore, upgrade_store
@@ -27,7 +29,8 @@ from session_fsm.stores.sqlite_schema import SCHEMA_VERSION
 from session_fsm.stores.sqlite_upgrade import UpgradeReport, upgrade_file
 
 FORMATS = Path(__file__).parent / "data" / "formats"
-OLD = sorted(FORMATS.glob("schema-*.db"))
+PRESENT = FORMATS / f"schema-{SCHEMA_VERSION}.db"
+OLD = sorted(set(FORMATS.glob("schema-*.db")) - {PRESENT})
 OTHER = SESSION_LIFECYCLE.extend(name="other")
 
 
@@ -133,6 +136,18 @@ def test_upgrade_killed_anywhere_can_be_done_again(golden: Path, tmp_path: Path)
     for path in (left[0], left[len(left) // 2], left[-3], left[-1]):
         upgrade_file(path)
         check(path, golden)
+
+
+def test_upgrade_is_not_needed_for_the_present_format(tmp_path: Path) -> None:
+    """What the present format has, encrypted and compacted too, is read as it was written."""
+    path = Path(shutil.copy(PRESENT, tmp_path / "sessions.db"))
+    report = upgrade_file(path)
+    assert (report.found, report.version) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    with managed(path) as manager:
+        assert told_of(manager.store) == json.loads(PRESENT.with_suffix(".json").read_text())
+        assert manager.verify() == VerifyReport(ok=True, problems=(), sessions=7, events=22)
+    with managed(path, None) as manager:
+        assert manager.verify().locked == 4
 
 
 def test_upgrade_waits_for_a_writer(path: Path) -> None:
