@@ -28,12 +28,10 @@ class Checkpoint:
     Attributes:
         event: The checkpoint as an event, without its digest.
         last_digest: The digest of the last event that it stands for.
-        replaces: How many stored events it takes the place of.
     """
 
     event: SessionEvent
     last_digest: str
-    replaces: int
 
     def sealed(self, veil: Veil | None = None) -> Sealed:
         """Return it with the bytes that are stored; see `history.seal` for the veil."""
@@ -59,8 +57,7 @@ def checkpoint_of(
         DeserializationError: The events do not make up a state.
     """
     covered = events[: max(0, len(events) - keep)]
-    replaces = sum(each.kind != "checkpoint" for each in covered)
-    if not replaces:
+    if all(event.kind == "checkpoint" for event in covered):
         return None
     state = rebuild(covered, lifecycle)
     if state is None:
@@ -81,7 +78,7 @@ def checkpoint_of(
         at=state.updated_at,
         changes=frozen_json({**fields, STANDS_FOR: stands_for}),
     )
-    return Checkpoint(event, last.digest, replaces)
+    return Checkpoint(event, last.digest)
 
 
 def fired(events: Iterable[SessionEvent]) -> dict[tuple[str, str], int]:
