@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
@@ -227,12 +228,15 @@ def interrupted_at(place: int, call: Callable[[], object]) -> bool:
             raise KeyboardInterrupt
 
     before = sys.getprofile()
+    # What the collector of garbage calls in between is no place of the queue, and swallows it.
+    gc.disable()
     sys.setprofile(look)
     try:
         with suppress(KeyboardInterrupt, UnknownError):
             call()
     finally:
         sys.setprofile(before)
+        gc.enable()
     return left <= 0
 
 
