@@ -334,11 +334,21 @@ class FireDue:
 
 @attrs.frozen
 class StopDone:
-    """Note that the worker has stopped, and go on with the way out."""
+    """Note that the worker has stopped, and go on with the way out.
+
+    Attributes:
+        error: What went wrong with stopping it; None if nothing did.
+    """
+
+    error: str | None = None
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
         draft.let_go.add(Work("worker"))
+        update = draft.row("update")
+        if self.error is not None and update is not None and "error" in update.optional:
+            error = error_with(draft.state, self.error)
+            draft.fire(update.trigger, error=error)
         settle(draft)
 
 

@@ -24,26 +24,21 @@ from .decisions import (
     Update,
     cause_in_words,
 )
-from .errors import (
-    LifecycleError,
-    SessionStartError,
-    StateInvalidError,
-    TransitionError,
-)
+from .errors import LifecycleError
 from .explain import next_timed
 from .keeper import SessionKeeper
 from .lifecycle import Lifecycle, with_graces
 from .session import Session
+from .starting import Starting
 from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
-from .stores.abc import Work
 from .stores.spanning import SpanningStore, check_persistence
 from .table import SESSION_LIFECYCLE
 from .workers import Workers
 
 logger = logging.getLogger(__name__)
 
-_POLL_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 """How often a wait looks for what other processes did to a session."""
 
 
@@ -107,6 +102,7 @@ class SessionManager(SessionKeeper):
             self._span, lifecycle=lifecycle, clock=clock, auto_idle=auto_idle, owner_id=owner_id
         )
         super().__init__(core, Workers(core))
+        self._starting = Starting(core, self._workers)
         self._new_id = new_id
         self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
         self._closing = threading.Lock()
@@ -155,70 +151,38 @@ class SessionManager(SessionKeeper):
 
         Threads: safe; `start` and `stop` run on this thread.
         """
+        state = self._new_state(session_id, config, llm_config, metadata)
+        if start is None:
+            return self._starting.at_once(state)
+        self._starting.check()
+        session = self._starting.begin(state)
+        try:
+            worker = start(session)
+        except BaseException as fault:
+            error = self._starting.failed(session.session_id, fault)
+            if isinstance(fault, Exception):
+                raise error from fault
+            raise
+        return self._starting.done(session.session_id, worker)
+
+    def _new_state(
+        self,
+        session_id: str | None,
+        config: SessionConfig | Mapping[str, Any] | None,
+        llm_config: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> SessionState:
         self._core.check_open()
-        if start is not None and self._core.in_batch:
-            raise StateInvalidError(problems=("start: what is started in a batch can't be undone",))
-        lifecycle = self.lifecycle
         state = SessionState.new(
             self._new_id() if session_id is None else session_id,
             config=config,
             llm_config=llm_config,
             metadata=metadata,
             at=self._core.clock.now(),
-            status=lifecycle.initial,
+            status=self.lifecycle.initial,
         )
         check_persistence(state.config, self._main)
-        activate = lifecycle.roles.get("activate")
-        if start is None:
-            # Nothing can fail between: both steps are one commit.
-            decision = None if activate is None else Fire(activate)
-            return self._session(self._core.create(state, decision))
-        if activate is None:
-            return self._start_in_place(state, start)
-        session = self._session(self._core.create(state))
-        worker = self._start(session, start)
-        claims = () if worker is None else (Work("worker"),)
-        try:
-            change = self._core.change(session.session_id, Fire(activate), claims=claims)
-        except BaseException as fault:
-            self._workers.stop(session.session_id)
-            if not isinstance(fault, TransitionError):
-                raise
-            cause = f"started, but could not be activated: {fault.refusal.headline}"
-            raise self._start_failed(session.session_id, cause) from fault
-        return self._session(self._workers.act(change))
-
-    def _start_in_place(self, state: SessionState, start: Callable[[Session], Any]) -> Session:
-        """Start what runs for a session that nothing activates: its creation claims the worker."""
-        runs = (Work("worker"),)
-        session = self._session(self._core.create(state, claims=runs))
-        worker = None
-        try:
-            worker = self._start(session, start)
-        finally:
-            if worker is None:
-                self._span.release(session.session_id, runs, self._core.owner_id)
-        return self._session(self._workers.act(self._core.change(session.session_id, _nothing)))
-
-    def _start(self, session: Session, start: Callable[[Session], Any]) -> Any:
-        try:
-            worker = start(session)
-        except BaseException as fault:
-            error = self._start_failed(session.session_id, cause_in_words(fault))
-            if isinstance(fault, Exception):
-                raise error from fault
-            raise
-        if worker is not None:
-            self._workers.add(session.session_id, worker)
-        return worker
-
-    def _start_failed(self, session_id: str, cause: str) -> SessionStartError:
-        try:
-            self._workers.act(self._core.change(session_id, Fail(cause)))
-        except Exception:
-            # The start's own failure is what the caller must see; recovery ends the session later.
-            logger.exception("session %r failed to start and could not be ended", session_id)
-        return SessionStartError(session_id=session_id, cause=cause)
+        return state
 
     # --- moving ---------------------------------------------------------------------------
 
@@ -365,20 +329,39 @@ class SessionManager(SessionKeeper):
         with self._watching(session_id) as changed:
             session = self._change(session_id, Terminate(reason))
             # A batch is the store's one transaction: to wait in it would make everybody wait.
-            wait = wait and not self._core.in_batch
-            # A clock that went back leaves instants of the session ahead of it, and so its grace.
-            ahead = max(timedelta(0), session.state.updated_at - self._core.clock.now())
-            while wait and session.status not in self.lifecycle.final:
-                now = self._core.clock.now() + ahead
-                timed = next_timed(session.state, self.lifecycle)
-                left = _POLL_SECONDS if timed is None else (timed[1] - now).total_seconds()
-                if left <= 0:
-                    session = self._change(session_id, FireDue(), at=now)
-                    continue
-                self._core.clock.wait(changed, min(left, _POLL_SECONDS))
+            if not wait or self._core.in_batch:
+                return session
+            ahead = self._ahead(session)
+            while True:
+                session, seconds = self._go_on_ending(session, ahead)
+                if seconds is None:
+                    return session
+                self._core.clock.wait(changed, seconds)
                 changed.clear()
                 session = self.get(session_id)
-            return session
+
+    def _ahead(self, session: Session) -> timedelta:
+        """Return by how much the instants of a session, and so its grace, are ahead of the clock.
+
+        They are, where the clock went back.
+        """
+        return max(timedelta(0), session.state.updated_at - self._core.clock.now())
+
+    def _go_on_ending(self, session: Session, ahead: timedelta) -> tuple[Session, float | None]:
+        """Take a session that is on its way out as far as time lets it go.
+
+        Returns:
+            The session, and how long to wait at most before it is looked at again; None if it has
+            ended.
+        """
+        while session.status not in self.lifecycle.final:
+            now = self._core.clock.now() + ahead
+            timed = next_timed(session.state, self.lifecycle)
+            left = POLL_SECONDS if timed is None else (timed[1] - now).total_seconds()
+            if left > 0:
+                return session, min(left, POLL_SECONDS)
+            session = self._change(session.session_id, FireDue(), at=now)
+        return session, None
 
     @contextmanager
     def _watching(self, session_id: str) -> Iterator[threading.Event]:
@@ -453,6 +436,3 @@ class SessionManager(SessionKeeper):
     ) -> Session:
         change = self._core.change(session_id, decision, expected_revision=expected_revision, at=at)
         return self._session(self._workers.act(change))
-
-
-def _nothing(_: object) -> None: ...

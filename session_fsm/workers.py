@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 from .core import Change, Core
@@ -18,6 +19,22 @@ from .session import SessionEvent
 from .stores.abc import Work
 
 logger = logging.getLogger(__name__)
+
+
+class DeferredWorker(ABC):
+    """A worker that does not stop while whoever wants it to waits, but tells when it has.
+
+    It is asked to stop, as often as anybody wants it to, and tells `Workers.stopped` once.
+    """
+
+    @property
+    @abstractmethod
+    def shown(self) -> Any:
+        """What sessions show as their worker."""
+
+    @abstractmethod
+    def ask_to_stop(self) -> None:
+        """Begin to stop, on whichever thread this is called; returns at once."""
 
 
 class Workers:
@@ -44,7 +61,8 @@ class Workers:
 
     def get(self, session_id: str) -> Any:
         """Return the worker of a session, or None."""
-        return self._running.get(session_id)
+        worker = self._running.get(session_id)
+        return worker.shown if isinstance(worker, DeferredWorker) else worker
 
     def act(self, change: Change) -> Change:
         """Stop the worker of a session that is being ended, then go on with its way out."""
@@ -63,12 +81,17 @@ class Workers:
         """Stop the worker of a session, if one runs here.
 
         Returns:
-            Whether none runs any longer: False while another thread is stopping it.
+            Whether none runs any longer: False while another thread is stopping it, and while one
+            that tells when it has stopped has not.
         """
         with self._taking:
             if session_id in self._stopping:
                 return False
-            worker = self._running.pop(session_id, None)
+            worker = self._running.get(session_id)
+            if isinstance(worker, DeferredWorker):
+                worker.ask_to_stop()
+                return False
+            self._running.pop(session_id, None)
             stop = getattr(worker, "stop", None)
             if stop is None:
                 return True
@@ -81,6 +104,25 @@ class Workers:
         finally:
             self._stopping.discard(session_id)
         return True
+
+    def stopped(self, session_id: str, worker: DeferredWorker, error: str | None) -> None:
+        """Note that a worker has stopped which was asked to, and go on with the way out.
+
+        Args:
+            session_id: Whose worker.
+            worker: The one that has stopped; the session may have another one by now.
+            error: What went wrong with stopping it; kept if the session has not ended yet.
+
+        Raises:
+            StoreError: It could not be stored that nothing runs any longer.
+        """
+        with self._taking:
+            if self._running.get(session_id) is worker:
+                del self._running[session_id]
+        try:
+            self._core.change(session_id, StopDone(error))
+        except SessionNotFoundError:
+            self._core.store.release(session_id, (Work("worker"),), self._core.owner_id)
 
     def stop_ended(self) -> tuple[tuple[SessionEvent, ...], tuple[tuple[str, str], ...]]:
         """Stop workers of sessions that were ended by a deadline, or by another process.

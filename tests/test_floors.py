@@ -71,7 +71,7 @@ ORDER = (
     "core",
     "upkeep workers",
     "reader",
-    "keeper",
+    "keeper starting",
     "manager",
     "replay.rows replay.lines",
     "replay.files replay.formats",
