@@ -26,6 +26,7 @@ from .errors import (
     StateInvalidError,
     StoreError,
     StoreUnavailableError,
+    TaskDroppedError,
     TransitionError,
 )
 from .explain import explain, is_valid, is_valid_transition, permitted, validate
@@ -94,6 +95,7 @@ __all__ = [
     "StoreUnavailableError",
     "SweepReport",
     "SystemClock",
+    "TaskDroppedError",
     "TransitionError",
     "VerifyReport",
     "after_grace",

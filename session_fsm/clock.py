@@ -6,6 +6,7 @@ Source: `Clock` as an interface with a public clock that jumps follows Trio.
 from __future__ import annotations
 
 import functools
+import heapq
 import itertools
 import threading
 import uuid
@@ -78,6 +79,9 @@ class ManualClock:
         self._now = as_utc(start)
         self._autojump = autojump
         self._moved = threading.Condition()
+        self._alarms: dict[int, Callable[[], object]] = {}
+        self._alarm_times: list[tuple[datetime, int]] = []
+        self._alarm_numbers = itertools.count()
 
     def now(self) -> datetime:
         """Return the instant that the clock stands at."""
@@ -88,6 +92,7 @@ class ManualClock:
         with self._moved:
             self._now = as_utc(at)
             self._moved.notify_all()
+        self._ring()
 
     def advance(self, seconds: float | timedelta) -> datetime:
         """Move the clock forward, and return its new instant."""
@@ -95,7 +100,48 @@ class ManualClock:
         with self._moved:
             self._now += step
             self._moved.notify_all()
-            return self._now
+            now = self._now
+        self._ring()
+        return now
+
+    def call_at(self, at: datetime, callback: Callable[[], object]) -> Callable[[], None]:
+        """Have a callback called once the clock stands at an instant or later.
+
+        It runs on the thread that moves the clock there; now, if it stands there already.
+
+        Returns:
+            A function that takes it back; it does nothing if it was called.
+        """
+        number = next(self._alarm_numbers)
+        with self._moved:
+            self._alarms[number] = callback
+            heapq.heappush(self._alarm_times, (as_utc(at), number))
+        self._ring()
+
+        def take_back() -> None:
+            with self._moved:
+                self._alarms.pop(number, None)
+
+        return take_back
+
+    def next_alarm(self) -> datetime | None:
+        """Return the earliest instant at which something is to be called, or None."""
+        with self._moved:
+            return self._earliest()
+
+    def _earliest(self) -> datetime | None:
+        while self._alarm_times and self._alarm_times[0][1] not in self._alarms:
+            heapq.heappop(self._alarm_times)
+        return self._alarm_times[0][0] if self._alarm_times else None
+
+    def _ring(self) -> None:
+        while True:
+            with self._moved:
+                earliest = self._earliest()
+                if earliest is None or earliest > self._now:
+                    return
+                callback = self._alarms.pop(heapq.heappop(self._alarm_times)[1])
+            callback()
 
     def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
         """Wait until the event is set, or the clock was moved past the time-out."""
@@ -103,9 +149,11 @@ class ManualClock:
         with self._moved:
             if self._autojump and not event.is_set():
                 self._now = max(self._now, end)
+                self._moved.notify_all()
             while not event.is_set() and self._now < end:
                 # An event can't notify a condition: look at it a hundred times a second.
                 self._moved.wait(0.01)
+        self._ring()
         return event.is_set()
 
 

@@ -173,6 +173,24 @@ class SessionExistsError(SessionFsmError):
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
+class TaskDroppedError(SessionFsmError):
+    """A task was ended from outside while it was being worked on; the work was cancelled.
+
+    Attributes:
+        session_id: Whose task.
+        task_id: The task.
+        cause: What ended it, in words.
+    """
+
+    session_id: str
+    task_id: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"task {self.task_id!r} of session {self.session_id!r} was dropped: {self.cause}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
 class SessionStartError(SessionFsmError):
     """The start of a session failed; the session has ended with the cause in its `error`."""
 

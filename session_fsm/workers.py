@@ -56,6 +56,8 @@ class Workers:
 
     def add(self, session_id: str, worker: Any) -> None:
         """Keep the worker of a session; one of an earlier session with this id is stopped."""
+        if self._running.get(session_id) is worker:
+            return
         self.stop(session_id)
         self._running[session_id] = worker
 

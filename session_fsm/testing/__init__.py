@@ -4,6 +4,8 @@ Everything here takes any lifecycle; left out, it is that of a session. Needs th
 no production module imports this package.
 
 - Time and identity: `ManualClock` stands still until it is moved, `SequentialIds` count.
+  `run_simulated` runs a coroutine on an event loop that moves such a clock whenever there is
+  nothing left to do, so that hours pass in milliseconds.
 - Strategies for Hypothesis: `states` that are valid, `reachable_states` that walks lead to, and
   their parts.
 - `paths` is the shortest set of ways that takes every row, `simple_paths` are all ways to an end:
@@ -56,6 +58,7 @@ from .paths import LifecyclePath, PathStep, paths, simple_paths
 from .reachable import reachable_states
 from .rows import RowCoverage, RowRecorder
 from .rules import LifecycleRules
+from .simulated import SimulatedLoop, run_simulated
 from .store_contract import StoreContract
 from .strategies import configs, instants, json_objects, session_ids, states
 from .walks import Walk, walk, walk_managed
@@ -64,6 +67,8 @@ __all__ = [
     # time and identity
     "ManualClock",
     "SequentialIds",
+    "SimulatedLoop",
+    "run_simulated",
     # strategies
     "configs",
     "instants",

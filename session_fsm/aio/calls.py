@@ -1,0 +1,134 @@
+"""Calls that may block, made in threads of their own, awaited on the loop.
+
+Who is cancelled while such a call is awaited: if no thread has begun with it, it is never made. If
+one has, it is waited for, and only then is the cancellation raised. So when `await` ends, by
+whatever, the call is either undone or done, and never still being made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
+
+from ..errors import ManagerClosedError
+
+T = TypeVar("T")
+
+NOT_BEGUN: Final = "the call was cancelled before it began: nothing was changed"
+GONE_THROUGH: Final = "the call was cancelled after it began, and has gone through"
+FAILED: Final = "the call was cancelled after it began, and has failed: "
+
+
+class Calls:
+    """Makes blocking calls for one event loop.
+
+    Args:
+        max_threads: Most calls that are made at the same time; others wait for their turn.
+
+    Threads: none but the loop's.
+    """
+
+    def __init__(self, max_threads: int) -> None:
+        self._pool = ThreadPoolExecutor(max_threads, thread_name_prefix="session_fsm")
+        self._open = True
+        self._making: set[asyncio.Future[Any]] = set()
+
+    async def __call__(
+        self, function: Callable[[], T], undo: Callable[[T], Awaitable[object]] | None = None
+    ) -> T:
+        """Make a call in a thread, and await what it returns.
+
+        Args:
+            function: What is called.
+            undo: Awaited with what the call has returned, if nobody waits for that any longer.
+
+        Raises:
+            asyncio.CancelledError: With a note that says what became of the call.
+            ManagerClosedError: No calls are made any longer.
+        """
+        if not self._open:
+            raise ManagerClosedError()
+        call = _Call(partial(contextvars.copy_context().run, function))
+        made = asyncio.get_running_loop().run_in_executor(self._pool, call.make)
+        self._making.add(made)
+        try:
+            await asyncio.wait((made,))
+        except asyncio.CancelledError as cancelled:
+            if call.withdraw():
+                made.cancel()
+                cancelled.add_note(NOT_BEGUN)
+                raise
+            await until_done(made)
+            fault = made.exception()
+            cancelled.add_note(GONE_THROUGH if fault is None else f"{FAILED}{fault!r}")
+            if fault is None and undo is not None:
+                await until_done(asyncio.ensure_future(undo(made.result())))
+            raise
+        finally:
+            self._making.discard(made)
+        return made.result()
+
+    async def close(self, last: Callable[[], object] | None = None) -> None:
+        """Let go of the threads, when the calls that were asked for are made.
+
+        Args:
+            last: One more call, made when all others are.
+        """
+        self._open = False
+        while self._making:
+            await until_done(*self._making)
+        try:
+            if last is not None:
+                await asyncio.get_running_loop().run_in_executor(self._pool, last)
+        finally:
+            self._pool.shutdown()  # no thread has anything to do, so this is no wait
+
+
+class _Call(Generic[T]):
+    """A call that can be withdrawn until it has begun."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._deciding = threading.Lock()
+        self._begun = False
+        self._withdrawn = False
+
+    def make(self) -> T:
+        """Make the call, if it was not withdrawn; nobody waits for it then."""
+        with self._deciding:
+            self._begun = not self._withdrawn
+        return self._function() if self._begun else cast(T, None)
+
+    def withdraw(self) -> bool:
+        """Keep the call from being made; returns whether it will not be."""
+        with self._deciding:
+            self._withdrawn = not self._begun
+            return self._withdrawn
+
+
+async def until_done(
+    *futures: asyncio.Future[Any], hurry: Callable[[], object] | None = None
+) -> bool:
+    """Wait for what can't be cut short.
+
+    Args:
+        *futures: All of them are waited for.
+        hurry: Called if this task is cancelled meanwhile.
+
+    Returns:
+        Whether this task was cancelled meanwhile, which is left to the caller to heed.
+    """
+    cancelled = False
+    while not all(each.done() for each in futures):
+        try:
+            await asyncio.wait(futures)
+        except asyncio.CancelledError:
+            cancelled = True
+            if hurry is not None:
+                hurry()
+    return cancelled

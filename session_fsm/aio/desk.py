@@ -1,0 +1,51 @@
+"""What every awaited verb goes by: the manager of threads, the threads, the clock, the sweeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from ..session import Session
+from .calls import Calls
+from .listening import Listening
+from .steps import SteppedManager
+from .sweeping import Sweeper
+from .timing import Timing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Desk:
+    """What the verbs of an open manager go by.
+
+    Args:
+        inner: The manager of threads.
+        calls: Makes its calls.
+        timing: What waits.
+        poll_seconds: Longest sleep of the sweeper.
+
+    Threads: none but the loop's.
+    """
+
+    def __init__(
+        self, inner: SteppedManager, calls: Calls, timing: Timing, *, poll_seconds: float
+    ) -> None:
+        self.inner = inner
+        self.calls = calls
+        self.timing = timing
+        self.listening = Listening(inner)
+        self.sweeper = Sweeper(lambda: calls(inner.sweep), timing=timing, poll_seconds=poll_seconds)
+
+    async def do(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a call of the manager of threads."""
+        done = await self.calls(lambda: verb(*args, **kwargs))
+        if isinstance(done, Session):
+            self.expect(done)
+        return done
+
+    def expect(self, session: Session) -> None:
+        """Have the sweeper wake when a session is due."""
+        deadline = self.inner.deadline_of(session)
+        if deadline is not None:
+            self.sweeper.expect(deadline)

@@ -1,0 +1,243 @@
+"""All that an open manager has on its loop: threads, supervisors, the sweeper, whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError
+from ..session import Session
+from .calls import Calls, until_done
+from .child_context import ChildContext
+from .children import Child, RestartLimit
+from .desk import Desk
+from .nursery import Nursery
+from .steps import SteppedManager
+from .supervisor import SessionSupervisor, forget_cancellation
+from .timing import Timing
+from .verbs import SessionVerbs
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_START_SECONDS: Final = 60.0
+DEFAULT_STOP_SECONDS: Final = 10.0
+"""For lifecycles that have no such grace."""
+RETRY_SECONDS: Final = 0.5
+"""First wait before the store is asked again to note an end; doubled for each further one."""
+LONGEST_RETRY_SECONDS: Final = 30.0
+
+Start = Callable[[Session], Awaitable[Any]]
+
+
+class House(Desk):
+    """What an open manager has on its loop.
+
+    Args:
+        inner: The manager of threads.
+        calls: Makes its calls.
+        timing: What waits.
+        poll_seconds: Longest sleep of the sweeper.
+
+    Threads: none but the loop's.
+    """
+
+    def __init__(
+        self, inner: SteppedManager, calls: Calls, timing: Timing, *, poll_seconds: float
+    ) -> None:
+        super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
+        loop = asyncio.get_running_loop()
+        self._nursery = Nursery()
+        self._supervisors: set[SessionSupervisor] = set()
+        self._closing: asyncio.Future[None] = loop.create_future()
+        self._close_task: asyncio.Task[None] | None = None
+        self._sweeping = loop.create_task(self.sweeper.run())
+
+    # --- creating -------------------------------------------------------------------------
+
+    async def create(
+        self,
+        begin: Callable[[], Session],
+        manager: SessionVerbs,
+        start: Start | None,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        """Create a session, start its children, and activate it.
+
+        Who cancels this has the session ended: nobody has asked for it any longer.
+
+        Args:
+            begin: Creates the session; called in a thread.
+            manager: Handed to the children.
+            start: Returns the worker; there are no children then.
+            children: The children.
+            restarts: How often they may be restarted.
+        """
+        if self._closing.done():
+            raise ManagerClosedError()
+        session = await self.calls(begin, undo=self._begun_in_vain)
+        session_id = session.session_id
+        started = None if start is None else _Started(start, session, self.calls)
+        if started is not None:
+            children = (Child("start", started, restart="temporary", signals_ready=True),)
+        supervisor = SessionSupervisor(
+            session_id,
+            children,
+            limit=restarts,
+            manager=manager,
+            parent=self,
+            start_seconds=self.inner.grace_seconds("start", DEFAULT_START_SECONDS),
+            stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
+        )
+        if started is not None:
+            started.show = supervisor.show
+        self._supervisors.add(supervisor)
+        self.inner.attach(session_id, supervisor)
+        self.expect(session)
+        try:
+            cause = await supervisor.start(self.inner.deadline_of(session))
+            if cause is None:
+                session = await self._activate(session_id, supervisor)
+        except asyncio.CancelledError:
+            cause = "its creation was cancelled"
+            give_up = partial(self._give_up, supervisor, cause)
+            await until_done(self.insist(give_up, f"{session_id} ends"))
+            raise
+        if cause is not None:
+            error = await self._give_up(supervisor, cause)
+            raise error from (cause if isinstance(cause, BaseException) else None)
+        return session
+
+    async def _begun_in_vain(self, session: Session) -> None:
+        cause = "its creation was cancelled"
+        await self.calls(partial(self.inner.start_failed, session.session_id, cause))
+
+    async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
+        worker = None if supervisor.shown is None else supervisor
+        try:
+            session = await self.calls(partial(self.inner.started, session_id, worker))
+        except Exception:
+            await until_done(supervisor.begin_to_stop())
+            raise
+        self.expect(session)
+        return session
+
+    async def _give_up(
+        self, supervisor: SessionSupervisor, cause: BaseException | str
+    ) -> BaseException:
+        """End a session whose start has come to nothing, and stop what was started."""
+        failed = partial(self.inner.start_failed, supervisor.session_id, cause)
+        error = await self.calls(failed)
+        if await until_done(supervisor.begin_to_stop()):
+            raise asyncio.CancelledError
+        return error
+
+    # --- what supervisors tell ------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Begin a task that is waited for when the manager is closed."""
+        return self._nursery.spawn(work, name)
+
+    def insist(
+        self, work: Callable[[], Coroutine[Any, Any, object]], name: str
+    ) -> asyncio.Future[None]:
+        """Begin a task that nobody can keep from beginning; returns what is done when it is."""
+        return self._nursery.insist(work, name)
+
+    def failed(self, supervisor: SessionSupervisor, cause: str) -> None:
+        """End a session, because what runs for it has failed."""
+        name = f"{supervisor.session_id} fails"
+        fail = partial(self.inner.fail, supervisor.session_id, cause)
+        self.insist(lambda: self._go_through_with(fail, name), name)
+
+    async def stopped(self, supervisor: SessionSupervisor, *, ends: bool) -> None:
+        """Note that nothing runs for a session any longer, but for what was abandoned."""
+        for task in supervisor.abandoned_tasks:
+            self._nursery.let_go(task)
+        self._supervisors.discard(supervisor)
+        if ends:
+            error = None
+            if supervisor.abandoned:
+                error = f"did not stop, and abandoned: {', '.join(supervisor.abandoned)}"
+            session_id = supervisor.session_id
+            note = partial(self.inner.worker_stopped, session_id, supervisor, error)
+            await self._go_through_with(note, f"{session_id} has stopped")
+
+    async def _go_through_with(self, work: Callable[[], object], name: str) -> None:
+        """Make a call that must not be lost; again and again, until the manager is closed."""
+        wait, cancelled = RETRY_SECONDS, 0
+        while True:
+            try:
+                await self.calls(work)
+                return
+            except (SessionNotFoundError, ManagerClosedError):
+                return
+            except asyncio.CancelledError:
+                # Whoever cancels all tasks there are has not ended this session with that.
+                cancelled += 1
+                if cancelled > 2:
+                    raise
+                forget_cancellation()
+                continue
+            except Exception as fault:
+                if self._closing.done():
+                    logger.exception("%s: not noted, and left to be recovered", name)
+                    return
+                level = logging.WARNING if isinstance(fault, SessionFsmError) else logging.ERROR
+                logger.log(level, "%s: tried again in %g s", name, wait, exc_info=fault)
+            await self.timing.wait((self._closing,), until=self.timing.after(wait))
+            wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+
+    # --- closing --------------------------------------------------------------------------
+
+    def begin_to_close(self) -> asyncio.Task[None]:
+        """Begin to stop everything; returns the task that does it."""
+        if self._close_task is None:
+            self._close_task = asyncio.get_running_loop().create_task(self._close())
+        return self._close_task
+
+    def hurry(self) -> None:
+        """Have what is being stopped be cancelled at once."""
+        for supervisor in self._supervisors:
+            supervisor.hurry()
+
+    async def _close(self) -> None:
+        self._closing.set_result(None)
+        self._sweeping.cancel()
+        await until_done(self._sweeping)
+        for supervisor in tuple(self._supervisors):
+            supervisor.begin_to_stop(ends=False)
+        await self._nursery.close()
+        await self.calls.close(self.inner.close)
+
+
+class _Started:
+    """The child that a start is: it holds what was started until that is to be stopped."""
+
+    def __init__(self, start: Start, session: Session, calls: Calls) -> None:
+        self._calls = calls
+        self._start = start
+        self._session = session
+        self.show: Callable[[Any], None] = lambda _: None
+
+    async def __call__(self, context: ChildContext) -> None:
+        """Start; then wait for the stop."""
+        worker = await self._start(self._session)
+        self.show(worker)
+        context.ready()
+        if worker is None:
+            return
+        await context.stopping.wait()
+        stop = getattr(worker, "stop", None)
+        if stop is None:
+            return
+        if inspect.iscoroutinefunction(stop):
+            await stop()
+            return
+        stopped = await self._calls(stop)
+        if inspect.isawaitable(stopped):
+            await stopped

@@ -1,0 +1,76 @@
+"""The manager of threads, with its long verbs taken apart: what takes long is not a step of it.
+
+Starting and stopping what runs for a session, and waiting for its end, are done on the loop. The
+steps before, between and after are those of the manager itself, and each is one short call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..explain import next_timed
+from ..manager import SessionManager
+from ..session import Session
+from ..state import SessionConfig
+from ..workers import DeferredWorker
+
+
+class SteppedManager(SessionManager):
+    """A manager whose workers tell when they have stopped; everything else as there.
+
+    Threads: safe.
+    """
+
+    def begin(
+        self,
+        session_id: str | None,
+        config: SessionConfig | Mapping[str, Any] | None,
+        llm_config: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> Session:
+        """Create a session for which something is about to be started; errors as `create`."""
+        return self._starting.begin(self._new_state(session_id, config, llm_config, metadata))
+
+    def attach(self, session_id: str, worker: DeferredWorker) -> None:
+        """Have a worker asked to stop when its session is ended; this blocks nobody."""
+        self._workers.add(session_id, worker)
+
+    def started(self, session_id: str, worker: DeferredWorker | None) -> Session:
+        """Activate a session whose start is done; None: nothing runs on.
+
+        Raises:
+            SessionStartError: It could not be activated, and has ended.
+        """
+        return self._starting.done(session_id, worker)
+
+    def start_failed(self, session_id: str, cause: BaseException | str) -> Exception:
+        """End a session whose start failed; returns what its creator is told."""
+        return self._starting.failed(session_id, cause)
+
+    def worker_stopped(self, session_id: str, worker: DeferredWorker, error: str | None) -> None:
+        """Note that what ran for a session has stopped, and go on with its way out."""
+        self._workers.stopped(session_id, worker, error)
+
+    def ahead(self, session: Session) -> timedelta:
+        """Return by how much the instants of a session are ahead of the clock."""
+        return self._ahead(session)
+
+    def go_on_ending(self, session_id: str, ahead: timedelta) -> tuple[Session, float | None]:
+        """Take a session on its way out as far as time lets it go.
+
+        Returns:
+            The session, and how long to wait before it is looked at again; None if it has ended.
+        """
+        return self._go_on_ending(self.get(session_id), ahead)
+
+    def deadline_of(self, session: Session) -> datetime | None:
+        """Return when the first timed row of a session is due; None if none is."""
+        timed = next_timed(session.state, self.lifecycle)
+        return None if timed is None else timed[1]
+
+    def grace_seconds(self, name: str, default: float) -> float:
+        """Return a grace of the lifecycle, in seconds; the default if it has none of this name."""
+        grace = self.lifecycle.graces.get(name)
+        return default if grace is None else grace.total_seconds()

@@ -1,0 +1,385 @@
+"""The supervisor of a session: it starts the session's children, restarts them, and stops them.
+
+One for one: a child that ends is restarted by itself, its siblings are not touched. Each child has
+one task, which runs it again and again; the supervisor needs none of its own while all is well. So
+nothing stands above the children that could die in their place, and no session's supervisor is
+above another one's.
+
+Source: restart words, intensity and order of stops follow Erlang's `supervisor`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, Protocol
+
+import attrs
+
+from ..decisions import cause_in_words
+from ..workers import DeferredWorker
+from .child_context import ChildContext
+from .children import Child, ChildStatus, Inbox, RestartLimit
+from .timing import Timing, call_soon
+from .verbs import SessionVerbs
+
+logger = logging.getLogger(__name__)
+
+LONGEST_CANCEL_SECONDS: Final = 5.0
+"""Longest that a cancelled child is waited for, however long a stop may take."""
+
+
+class Parent(Protocol):
+    """Who has supervisors, and is told by them."""
+
+    timing: Timing
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Begin a task that the parent waits for at its end."""
+        ...
+
+    def insist(
+        self, work: Callable[[], Coroutine[Any, Any, object]], name: str
+    ) -> asyncio.Future[None]:
+        """Begin a task that nobody can keep from beginning; returns what is done when it is."""
+        ...
+
+    def failed(self, supervisor: SessionSupervisor, cause: str) -> None:
+        """Hear that a session has to be ended, because what runs for it has failed."""
+        ...
+
+    async def stopped(self, supervisor: SessionSupervisor, *, ends: bool) -> None:
+        """Hear that nothing runs for the session any longer, but for what was abandoned.
+
+        Args:
+            supervisor: Whose children have stopped.
+            ends: Whether the session is being ended, and waits for this.
+        """
+        ...
+
+
+@attrs.define(eq=False)
+class _Slot:
+    """A child and what became of it.
+
+    Attributes:
+        ready: Done when it is ready first; holds what it failed by before, or None.
+    """
+
+    child: Child
+    inbox: Inbox
+    ready: asyncio.Future[BaseException | str | None]
+    task: asyncio.Task[None] | None = None
+    context: ChildContext | None = None
+    alive: bool = False
+    restarts: int = 0
+    error: str | None = None
+
+    @property
+    def running(self) -> asyncio.Task[None] | None:
+        """Its task, unless that is done."""
+        return None if self.task is None or self.task.done() else self.task
+
+
+class SessionSupervisor(DeferredWorker):
+    """Runs the children of one session; `Session.worker` of a supervised one.
+
+    Args:
+        session_id: Whose children.
+        children: In the order in which they are started; they are stopped in reverse.
+        limit: How often they may be restarted.
+        manager: Handed to the children.
+        parent: Told when the session has to end, and when the children have stopped.
+        start_seconds: How long a restarted child may take until it is ready.
+        stop_seconds: How long all of them may take to stop.
+
+    Attributes:
+        session_id: Whose children.
+        failure: What the session was failed by, in words; None if it was not.
+        abandoned: Names of the children that did not even end when they were cancelled.
+
+    Threads: none but the loop's, except for `ask_to_stop`.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        children: tuple[Child, ...],
+        *,
+        limit: RestartLimit,
+        manager: SessionVerbs,
+        parent: Parent,
+        start_seconds: float,
+        stop_seconds: float,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.session_id = session_id
+        self.failure: str | None = None
+        self.abandoned: tuple[str, ...] = ()
+        self._loop = loop
+        self._slots = tuple(_Slot(child, Inbox(), loop.create_future()) for child in children)
+        self._limit = limit
+        self._manager = manager
+        self._parent = parent
+        self._start_seconds = start_seconds
+        self._stop_seconds = stop_seconds
+        self._restarted: deque[datetime] = deque()
+        self._stopping: asyncio.Future[None] | None = None
+        self._hurried: asyncio.Future[None] = loop.create_future()
+        self._shown: Any = self
+
+    def __repr__(self) -> str:
+        told = ", ".join(
+            f"{each.name} {'alive' if each.alive else 'down'}" for each in self.children
+        )
+        return f"<SessionSupervisor of {self.session_id!r}: {told}>"
+
+    @property
+    def alive(self) -> bool:
+        """Whether any child runs, or will be restarted."""
+        return any(slot.running for slot in self._slots)
+
+    @property
+    def children(self) -> tuple[ChildStatus, ...]:
+        """How each child does, in the order in which they are started."""
+        return tuple(
+            ChildStatus(
+                name=slot.child.name, alive=slot.alive, restarts=slot.restarts, error=slot.error
+            )
+            for slot in self._slots
+        )
+
+    def inbox(self, name: str | None = None) -> Inbox | None:
+        """Return the inbox of a child, or of the first one; None if there is none."""
+        for slot in self._slots:
+            if name is None or slot.child.name == name:
+                return slot.inbox
+        return None
+
+    @property
+    def shown(self) -> Any:
+        """What the session shows as its worker."""
+        return self._shown
+
+    def show(self, worker: Any) -> None:
+        """Have the session show something else as its worker: what its start returned."""
+        self._shown = worker
+
+    # --- starting -------------------------------------------------------------------------
+
+    async def start(self, until: datetime | None) -> BaseException | str | None:
+        """Start the children, each when the one before it is ready.
+
+        Args:
+            until: When all of them have to be ready; None: any time.
+
+        Returns:
+            What the start failed by; None if all are ready. What was started runs on.
+        """
+        for slot in self._slots:
+            name = f"{self.session_id}/{slot.child.name}"
+            slot.task = self._parent.spawn(self._run(slot), name)
+            if not await self._parent.timing.wait((slot.ready, slot.task), until=until):
+                return f"child {slot.child.name!r} was not ready in time"
+            _settle(slot.ready, "was cancelled")  # before it began, or it would have told
+            if (cause := slot.ready.result()) is not None:
+                return cause
+        return None
+
+    # --- running --------------------------------------------------------------------------
+
+    async def _run(self, slot: _Slot) -> None:
+        """Run a child until it is not to be restarted any longer."""
+        while self._stopping is None:
+            cause = await self._run_once(slot)
+            if self._stopping is not None:
+                return
+            failed = cause is not None
+            if failed and not slot.ready.done():
+                _settle(slot.ready, cause)
+                return  # the start has failed with it
+            if slot.child.restart == "temporary" or not (
+                failed or slot.child.restart == "permanent"
+            ):
+                self._ended(slot, failed=failed)
+                return
+            wait = self._next_backoff()
+            if wait is None:
+                self._fail(slot)
+                return
+            slot.restarts += 1
+            await self._wait((), self._parent.timing.after(wait))
+
+    async def _run_once(self, slot: _Slot) -> BaseException | str | None:
+        """Run a child once; returns what it failed by, or None."""
+        name, timing = slot.child.name, self._parent.timing
+        context: ChildContext
+        overdue = False
+
+        def on_ready() -> None:
+            take_back()
+            if slot.context is context:
+                _settle(slot.ready, None)
+
+        def on_overdue() -> None:
+            nonlocal overdue
+            overdue = True
+            if slot.task is not None:
+                slot.task.cancel()
+
+        waits_for_ready = slot.child.signals_ready and slot.ready.done()
+        take_back = (
+            timing.call_at(timing.after(self._start_seconds), on_overdue)
+            if waits_for_ready
+            else _nothing
+        )
+        context = ChildContext(
+            session_id=self.session_id,
+            name=name,
+            restarts=slot.restarts,
+            manager=self._manager,
+            inbox=slot.inbox,
+            on_ready=on_ready,
+        )
+        slot.context, slot.alive = context, True
+        cause: BaseException | str | None = None
+        try:
+            if not slot.child.signals_ready:
+                context.ready()
+            await slot.child.run(context)
+        except asyncio.CancelledError:
+            forget_cancellation()
+            if self._stopping is None:
+                cause = "was not ready in time" if overdue else "was cancelled"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - be it SystemExit: it ends one session, not the loop
+            cause = fault
+        finally:
+            take_back()
+            slot.alive = False
+        if cause is not None:
+            slot.error = cause_in_words(cause)
+            logger.warning(
+                "child %r of session %r failed: %s",
+                name,
+                self.session_id,
+                slot.error,
+                exc_info=cause if isinstance(cause, BaseException) else None,
+            )
+        return cause
+
+    def _next_backoff(self) -> float | None:
+        """Return how long to wait before one more restart; None if there were too many."""
+        now, limit = self._parent.timing.now(), self._limit
+        window = timedelta(seconds=limit.max_seconds)
+        while self._restarted and now - self._restarted[0] >= window:
+            self._restarted.popleft()
+        if len(self._restarted) >= limit.max_restarts:
+            return None
+        self._restarted.append(now)
+        return limit.backoff(len(self._restarted))
+
+    def _ended(self, slot: _Slot, *, failed: bool) -> None:
+        """Fail the session if the last of its children has failed: nothing is behind it then."""
+        others = any(other.running for other in self._slots if other is not slot)
+        if failed and not others:
+            self._fail(slot)
+
+    def _fail(self, slot: _Slot) -> None:
+        if self.failure is None:
+            told = "ended" if slot.error is None else f"failed: {slot.error}"
+            often = f", after {slot.restarts} restarts" if slot.restarts else ""
+            self.failure = f"child {slot.child.name!r} {told}{often}"
+            self._parent.failed(self, self.failure)
+
+    # --- stopping -------------------------------------------------------------------------
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop the children; on any thread, as often as anybody wants it."""
+        call_soon(self._loop, self.begin_to_stop)
+
+    def begin_to_stop(self, *, ends: bool = True) -> asyncio.Future[None]:
+        """Begin to stop the children; returns what is done when that is.
+
+        Args:
+            ends: Whether the session is being ended, and waits for this; not if it lives on.
+        """
+        if self._stopping is None:
+            stop = partial(self._stop_and_tell, ends)
+            self._stopping = self._parent.insist(stop, f"{self.session_id} stops")
+        return self._stopping
+
+    def hurry(self) -> None:
+        """Have the children that are asked to stop be cancelled at once."""
+        if not self._hurried.done():
+            self._hurried.set_result(None)
+
+    async def _stop_and_tell(self, ends: bool) -> None:
+        await self._stop()
+        await self._parent.stopped(self, ends=ends)
+
+    async def _stop(self) -> None:
+        """Stop the children in reverse order; whoever cancels this only hurries it on."""
+        timing = self._parent.timing
+        cancel_seconds = min(LONGEST_CANCEL_SECONDS, self._stop_seconds / 10)
+        until = timing.after(self._stop_seconds * 0.8)  # the rest is for those who won't
+        for slot in reversed(self._slots):
+            if (task := slot.running) is None:
+                continue
+            if slot.alive and slot.context is not None:
+                slot.context.ask_to_stop()
+                asked = min(until, timing.after(slot.child.stop_seconds))
+                await self._wait((task, self._hurried), asked)
+            if not task.done():
+                task.cancel()
+                await self._wait((task,), min(until, timing.after(cancel_seconds)))
+        until = timing.after(cancel_seconds)
+        for task in [slot.running for slot in self._slots]:
+            if task is not None:
+                task.cancel()
+        for slot in self._slots:
+            if slot.running is not None:
+                await self._wait((slot.running,), until)
+        left = [slot for slot in self._slots if slot.running is not None]
+        self.abandoned = tuple(slot.child.name for slot in left)
+        if left:
+            logger.error(
+                "session %r: did not end when cancelled, and abandoned: %s",
+                self.session_id,
+                ", ".join(self.abandoned),
+            )
+
+    @property
+    def abandoned_tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """The tasks of the children that were abandoned and still run."""
+        running = (slot.running for slot in self._slots if slot.child.name in self.abandoned)
+        return tuple(task for task in running if task is not None)
+
+    async def _wait(self, tasks: tuple[asyncio.Future[None], ...], until: datetime) -> None:
+        """Wait for tasks or an instant; who cancels the wait ends it, and nothing else."""
+        try:
+            await self._parent.timing.wait(tasks, until=until)
+        except asyncio.CancelledError:
+            forget_cancellation()
+
+
+def _settle(
+    ready: asyncio.Future[BaseException | str | None], cause: BaseException | str | None
+) -> None:
+    if not ready.done():
+        ready.set_result(cause)
+
+
+def forget_cancellation() -> None:
+    """Have this task go on although it was cancelled."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
+def _nothing() -> None: ...

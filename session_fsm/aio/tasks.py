@@ -1,0 +1,89 @@
+"""A task for the length of a block: it ends with the block, and the block ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from ..decisions import cause_in_words
+from ..errors import TaskDroppedError, TransitionError
+from ..session import Session, SessionEvent
+from .calls import until_done
+from .desk import Desk
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def held(
+    desk: Desk, begin: Callable[[], Session], session_id: str, task_id: str
+) -> AsyncIterator[Session]:
+    """Hold a task for the length of a block.
+
+    Args:
+        desk: Makes the calls.
+        begin: Begins the task; called in a thread.
+        session_id: Whose task.
+        task_id: The task.
+
+    Raises:
+        TaskDroppedError: Somebody else has ended it; the block was cancelled.
+    """
+
+    async def end(reason: str | None) -> None:
+        desk.expect(
+            await desk.calls(partial(desk.inner.end_task, session_id, task_id, reason=reason))
+        )
+
+    async def end_whatever(reason: str) -> None:
+        try:
+            await end(reason)
+        except Exception:
+            logger.exception("task %r of session %r was not ended", task_id, session_id)
+
+    cut = asyncio.timeout(None)
+    dropped: list[SessionEvent] = []
+
+    def heard(event: SessionEvent) -> None:
+        if not dropped and task_id not in event.changes.get("active_tasks", (task_id,)):
+            dropped.append(event)
+            cut.reschedule(asyncio.get_running_loop().time())
+
+    session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
+    desk.expect(session)
+    unsubscribe = desk.listening.subscribe(heard, session_id)
+    try:
+        async with cut:
+            try:
+                yield session
+            finally:
+                unsubscribe()
+    except BaseException as fault:
+        if dropped:
+            error = _dropped(session_id, task_id, dropped[0])
+            # What the block itself was doing when it was cut off is not lost.
+            raise error from (None if isinstance(fault, TimeoutError) else fault)
+        ending = asyncio.ensure_future(end_whatever(f"failed: {cause_in_words(fault)}"))
+        await until_done(ending)
+        raise
+    if dropped:
+        raise _dropped(session_id, task_id, dropped[0])
+    ending = asyncio.ensure_future(end(None))
+    cancelled = await until_done(ending)
+    try:
+        ending.result()
+    except TransitionError as refused:
+        # Another process has ended it, of which nothing is heard here.
+        raise TaskDroppedError(
+            session_id=session_id, task_id=task_id, cause=refused.refusal.headline
+        ) from refused
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def _dropped(session_id: str, task_id: str, event: SessionEvent) -> TaskDroppedError:
+    cause = event.reason or f"{event.trigger} was fired"
+    return TaskDroppedError(session_id=session_id, task_id=task_id, cause=cause)

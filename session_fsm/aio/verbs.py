@@ -1,0 +1,277 @@
+"""The verbs of a manager, awaited: each is one call of the manager of threads.
+
+What waits is written anew, by the loop's own means; what decides is not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from ..errors import Refusal
+from ..lifecycle import Lifecycle
+from ..manager import SessionManager as BlockingManager
+from ..session import (
+    Page,
+    RecoveryReport,
+    Session,
+    SessionEvent,
+    SweepReport,
+    VerifyReport,
+)
+from ..state import SessionConfig
+from ..stores import SessionStore
+from ..telling import Subscriber
+from .children import Child, RestartLimit
+from .desk import Desk
+from .tasks import held
+
+T = TypeVar("T")
+
+
+def _documented(cls: type[T]) -> type[T]:
+    """Give the verbs of a class the documentation of those that they await."""
+    for name, verb in vars(cls).items():
+        if inspect.iscoroutinefunction(verb) and not verb.__doc__:
+            verb.__doc__ = getattr(BlockingManager, name).__doc__
+    return cls
+
+
+@_documented
+class SessionVerbs(ABC):
+    """What can be done with the sessions of an open manager.
+
+    Threads: none but that of the manager's loop.
+    """
+
+    @property
+    @abstractmethod
+    def _desk(self) -> Desk:
+        """What the verbs go by.
+
+        Raises:
+            ManagerClosedError: The manager is not open.
+        """
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The table that the sessions obey, with this manager's graces."""
+        return self._desk.inner.lifecycle
+
+    @property
+    def store(self) -> SessionStore:
+        """The store that was opened or handed in."""
+        return self._desk.inner.store
+
+    @abstractmethod
+    async def create(
+        self,
+        session_id: str | None = None,
+        *,
+        config: SessionConfig | Mapping[str, Any] | None = None,
+        llm_config: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        start: Callable[[Session], Awaitable[Any]] | None = None,
+        children: Iterable[Child] = (),
+        restarts: RestartLimit = RestartLimit(),  # noqa: B008 - frozen
+    ) -> Session:
+        """Create a session, start what runs for it, and activate it; see `SessionManager`."""
+
+    # --- moving -----------------------------------------------------------------------------
+
+    async def transition(
+        self,
+        session_id: str,
+        to: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **arguments: Any,
+    ) -> Session:
+        return await self._desk.do(
+            self._desk.inner.transition,
+            session_id,
+            to,
+            expected_revision=expected_revision,
+            reason=reason,
+            **arguments,
+        )
+
+    async def fire(
+        self,
+        session_id: str,
+        trigger: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **arguments: Any,
+    ) -> Session:
+        return await self._desk.do(
+            self._desk.inner.fire,
+            session_id,
+            trigger,
+            expected_revision=expected_revision,
+            reason=reason,
+            **arguments,
+        )
+
+    async def update(
+        self,
+        session_id: str,
+        *,
+        expected_revision: int | None = None,
+        reason: str | None = None,
+        **changes: Any,
+    ) -> Session:
+        return await self._desk.do(
+            self._desk.inner.update,
+            session_id,
+            expected_revision=expected_revision,
+            reason=reason,
+            **changes,
+        )
+
+    async def begin_task(self, session_id: str, task_id: str) -> Session:
+        return await self._desk.do(self._desk.inner.begin_task, session_id, task_id)
+
+    async def end_task(
+        self, session_id: str, task_id: str, *, reason: str | None = None
+    ) -> Session:
+        return await self._desk.do(self._desk.inner.end_task, session_id, task_id, reason=reason)
+
+    @asynccontextmanager
+    async def task(self, session_id: str, task_id: str) -> AsyncIterator[Session]:
+        """Hold a task for the length of an `async with` block; it ends on any exit.
+
+        An exception of the block, a cancellation among them, is kept as the reason of the task's
+        end and raised again; trouble with ending the task is then logged, and never takes its
+        place. If the task is ended from outside, because its session is, the block is cancelled.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            TransitionError: It has expired or ended, or the task is active already.
+            TaskDroppedError: The task was ended from outside.
+        """
+        begin = partial(self._desk.inner.begin_task, session_id, task_id)
+        async with held(self._desk, begin, session_id, task_id) as session:
+            yield session
+
+    async def start_conversation(self, session_id: str) -> Session:
+        return await self._desk.do(self._desk.inner.start_conversation, session_id)
+
+    async def touch(self, session_id: str) -> Session:
+        return await self._desk.do(self._desk.inner.touch, session_id)
+
+    # --- ending -----------------------------------------------------------------------------
+
+    async def terminate(
+        self, session_id: str, *, reason: str | None = None, wait: bool = True
+    ) -> Session:
+        desk = self._desk
+        with desk.listening.changes(session_id) as changed:
+            session = await desk.do(desk.inner.terminate, session_id, reason=reason, wait=False)
+            if not wait:
+                return session
+            ahead = desk.inner.ahead(session)
+            while True:
+                changed.clear()
+                session, seconds = await desk.calls(
+                    partial(desk.inner.go_on_ending, session_id, ahead)
+                )
+                if seconds is None:
+                    return session
+                await desk.timing.wait_event(changed, seconds)
+
+    async def fail(self, session_id: str, error: str | BaseException) -> Session:
+        return await self._desk.do(self._desk.inner.fail, session_id, error)
+
+    # --- looking ----------------------------------------------------------------------------
+
+    async def get(self, session_id: str) -> Session:
+        return await self._desk.do(self._desk.inner.get, session_id)
+
+    async def find(self, session_id: str) -> Session | None:
+        return await self._desk.do(self._desk.inner.find, session_id)
+
+    async def list(
+        self,
+        *,
+        status: str | Iterable[str] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        return await self._desk.do(self._desk.inner.list, status=status, limit=limit, after=after)
+
+    async def counts(self) -> dict[str, int]:
+        return await self._desk.do(self._desk.inner.counts)
+
+    async def traffic(self) -> dict[tuple[str, str], int]:
+        return await self._desk.do(self._desk.inner.traffic)
+
+    async def explain(self, session_id: str, trigger: str, **arguments: Any) -> Refusal | None:
+        return await self._desk.do(self._desk.inner.explain, session_id, trigger, **arguments)
+
+    async def permitted(self, session_id: str, **arguments: Any) -> tuple[str, ...]:
+        return await self._desk.do(self._desk.inner.permitted, session_id, **arguments)
+
+    async def history(self, session_id: str) -> tuple[SessionEvent, ...]:
+        return await self._desk.do(self._desk.inner.history, session_id)
+
+    async def next_deadline(self) -> datetime | None:
+        return await self._desk.do(self._desk.inner.next_deadline)
+
+    def subscribe(self, callback: Subscriber, session_id: str | None = None) -> Callable[[], None]:
+        """Have a callback told of every event that this manager commits from now on.
+
+        It is called on the loop, after the commit, before the verb that committed it returns, in
+        the order of the revisions of each session. What it raises is logged.
+
+        Args:
+            callback: Called with each event; not awaited.
+            session_id: Only events of this session; None: of all.
+
+        Returns:
+            A function that ends it.
+        """
+        return self._desk.listening.subscribe(callback, session_id)
+
+    # --- the store --------------------------------------------------------------------------
+
+    async def sweep(self, *, at: datetime | None = None) -> SweepReport:
+        return await self._desk.do(self._desk.inner.sweep, at=at)
+
+    async def recover(self) -> RecoveryReport:
+        return await self._desk.do(self._desk.inner.recover)
+
+    async def purge(self, *, ended_before: datetime) -> int:
+        return await self._desk.do(self._desk.inner.purge, ended_before=ended_before)
+
+    async def compact(self, session_id: str, *, keep: int = 100) -> int:
+        return await self._desk.do(self._desk.inner.compact, session_id, keep=keep)
+
+    async def verify(self) -> VerifyReport:
+        return await self._desk.do(self._desk.inner.verify)
+
+    async def batch(self, work: Callable[[BlockingManager], T]) -> T:
+        """Make all that a function does one transaction of the store.
+
+        Args:
+            work: Called in a thread, with a manager of the same sessions whose verbs are not
+                awaited. What it does is durable when it returns, and undone if it raises. All
+                others wait with their commits meanwhile, so it should be short.
+
+        Returns:
+            What the function returns.
+        """
+        inner = self._desk.inner
+
+        def in_batch() -> T:
+            with inner.batch():
+                return work(inner)
+
+        return await self._desk.do(in_batch)
