@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
-from managing import START, seconds
+from managing import START, HookedMemory, await_event, seconds
 from supervised import Diary, Stubborn, Watch, deaf, opened, simulated, statuses, waits
 
-from session_fsm import SessionStartError
+from session_fsm import SESSION_LIFECYCLE, SessionStartError
 from session_fsm.aio import Child, ChildContext, RestartLimit, SessionSupervisor
 from session_fsm.aio.children import Restart
 from session_fsm.clock import ManualClock
+from session_fsm.stores.abc import Commit
 
 NEVER = {"timeout_minutes": None}
 """The configuration of sessions that do not expire."""
@@ -232,14 +235,12 @@ async def test_supervisor_restarts_back_off(clock: ManualClock) -> None:
         begun.append((clock.now() - START).total_seconds())
         raise ValueError
 
-    limit = RestartLimit(
-        max_restarts=5, max_seconds=1000, backoff_seconds=1, max_backoff_seconds=6
-    )
+    limit = RestartLimit(max_restarts=5, max_seconds=1000, backoff_seconds=1, max_backoff_seconds=6)
     async with opened(clock) as manager:
         watch = Watch(manager)
         await manager.create("s", children=[Child("c", fails)], restarts=limit)
         await watch.ended("s")
-    waits_between = [round(b - a, 3) for a, b in zip(begun, begun[1:], strict=False)]
+    waits_between = [round(b - a, 3) for a, b in itertools.pairwise(begun)]
     assert waits_between == [1, 2, 4, 6, 6]
 
 
@@ -303,7 +304,9 @@ async def test_supervisor_stops_in_reverse(clock: ManualClock) -> None:
     async with opened(clock) as manager:
         await manager.create("s", children=[Child(name, run) for name in "abc"])
         session = await manager.terminate("s")
-        assert diary.entries == [f"{name} {what}" for name in "cba" for what in ("is asked", "ends")]
+        assert diary.entries == [
+            f"{name} {what}" for name in "cba" for what in ("is asked", "ends")
+        ]
         assert (session.status, session.worker, session.state.error) == ("terminated", None, None)
 
 
@@ -413,10 +416,8 @@ KILLS = ("raise", "exit", "cancel the child", "cancel from inside", "cancel the 
 async def test_supervisor_a_kill_ends_its_own_session_and_no_other(
     clock: ManualClock, seed: int
 ) -> None:
-    """Of a hundred sessions fifty are killed, by every means: they end, within a second, all by the
-    legal way, and the other fifty work on.
-    """
-    chance = random.Random(seed)  # noqa: S311 - a test's choice
+    """Of a hundred sessions fifty are killed: they end, legally and soon, and fifty work on."""
+    chance = random.Random(seed)
     told = {f"s{number:03}": asyncio.Event() for number in range(100)}
     means: dict[str, str] = {}
     worked: set[str] = set()
@@ -453,7 +454,7 @@ async def test_supervisor_a_kill_ends_its_own_session_and_no_other(
             means[session_id] = KILLS[number % len(KILLS)]
         at = clock.now()
         tasks = {task.get_name(): task for task in asyncio.all_tasks()}
-        for session_id, event in told.items():
+        for event in told.values():
             event.set()
         await asyncio.sleep(0)
         for session_id in killed:
@@ -476,3 +477,47 @@ async def test_supervisor_a_kill_ends_its_own_session_and_no_other(
         assert all(supervisor_of(each.worker).alive for each in sessions)
         assert worked == set(others)
         assert (await manager.verify()).ok
+
+
+@simulated
+async def test_supervisor_child_that_dies_before_the_session_is_active(clock: ManualClock) -> None:
+    """A failure between the start and the activation is the cause of the start's failure."""
+    async with opened(clock) as manager:
+
+        async def dies(_: ChildContext) -> None:
+            raise ValueError("boom")
+
+        with pytest.raises(SessionStartError) as caught:
+            await manager.create(
+                "s", children=[Child("c", dies)], restarts=RestartLimit(max_restarts=0)
+            )
+        assert caught.value.cause == "child 'c' failed: ValueError: boom"
+        assert (await manager.get("s")).state.error == caught.value.cause
+
+
+@simulated
+async def test_supervisor_child_that_dies_while_the_session_is_activated(
+    clock: ManualClock,
+) -> None:
+    """A failure while the activation is written ends the session as soon as it is active."""
+    store = HookedMemory(SESSION_LIFECYCLE)
+    async with opened(clock, store=store) as manager:
+        watch = Watch(manager)
+        loop, die, died = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        async def dies(child: ChildContext) -> None:
+            await die.wait()
+            loop.call_later(0, died.set)
+            raise ValueError("boom")
+
+        def kill(commit: Commit) -> None:
+            if commit.steps[-1].step.trigger == "activate":
+                loop.call_soon_threadsafe(die.set)
+                await_event(died)
+
+        store.before["commit"] = kill
+        await manager.create(
+            "s", children=[Child("c", dies)], restarts=RestartLimit(max_restarts=0)
+        )
+        await watch.ended("s")
+        assert watch.triggers("s") == [None, "activate", "terminate", "finish"]

@@ -33,6 +33,7 @@ from session_fsm.errors import (
     StateInvalidError,
     StoreError,
     StoreUnavailableError,
+    TaskDroppedError,
     TransitionError,
 )
 from session_fsm.state import SessionStatus
@@ -56,6 +57,7 @@ PARENTS: dict[type[SessionFsmError], type[Exception]] = {
     SessionNotFoundError: SessionFsmError,
     SessionExistsError: SessionFsmError,
     SessionStartError: SessionFsmError,
+    TaskDroppedError: SessionFsmError,
     StateInvalidError: SessionFsmError,
     DeserializationError: SessionFsmError,
     StoreError: SessionFsmError,
@@ -72,6 +74,7 @@ PARENTS: dict[type[SessionFsmError], type[Exception]] = {
 EXAMPLES: dict[str, Any] = {
     "refusal": REFUSAL,
     "session_id": "chat-1",
+    "task_id": "build",
     "guard": "not expired",
     "trigger": "resume",
     "problem": "it broke",

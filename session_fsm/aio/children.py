@@ -13,7 +13,9 @@ import attrs
 from ..fields import check_id
 
 Restart = Literal["permanent", "transient", "temporary"]
-RESTARTS: Final = ("permanent", "transient", "temporary")
+RESTARTS: Final[tuple[Restart, ...]] = ("permanent", "transient", "temporary")
+
+_TRANSIENT: Final[Restart] = "transient"
 
 MAX_CHILDREN: Final = 100
 """Most children of one session."""
@@ -31,7 +33,7 @@ def _check_run(_: object, field: attrs.Attribute[Any], value: object) -> None:
         raise TypeError(f"{field.name}: is called; {type(value).__name__} can't be")
 
 
-def _check_restart(_: object, field: attrs.Attribute[str], value: object) -> None:
+def _check_restart(_: object, field: attrs.Attribute[Restart], value: object) -> None:
     if value not in RESTARTS:
         raise ValueError(f"{field.name}: expected one of {', '.join(RESTARTS)}, got {value!r}")
 
@@ -69,7 +71,7 @@ class Child:
 
     name: str = attrs.field(validator=_check_name)
     run: Callable[[Any], Awaitable[object]] = attrs.field(validator=_check_run)
-    restart: Restart = attrs.field(default="transient", kw_only=True, validator=_check_restart)
+    restart: Restart = attrs.field(default=_TRANSIENT, kw_only=True, validator=_check_restart)
     signals_ready: bool = attrs.field(default=False, kw_only=True)
     stop_seconds: float = attrs.field(default=5.0, kw_only=True, validator=check_seconds)
 

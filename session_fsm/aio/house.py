@@ -124,6 +124,7 @@ class House(Desk):
             await until_done(supervisor.begin_to_stop())
             raise
         self.expect(session)
+        supervisor.activated()
         return session
 
     async def _give_up(

@@ -130,6 +130,7 @@ class SessionSupervisor(DeferredWorker):
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
         self._hurried: asyncio.Future[None] = loop.create_future()
+        self._is_active = False
         self._shown: Any = self
 
     def __repr__(self) -> str:
@@ -188,7 +189,13 @@ class SessionSupervisor(DeferredWorker):
             _settle(slot.ready, "was cancelled")  # before it began, or it would have told
             if (cause := slot.ready.result()) is not None:
                 return cause
-        return None
+        return self.failure
+
+    def activated(self) -> None:
+        """Be told that the session is active: from now on a failure ends it."""
+        self._is_active = True
+        if self.failure is not None:
+            self._parent.failed(self, self.failure)
 
     # --- running --------------------------------------------------------------------------
 
@@ -295,7 +302,8 @@ class SessionSupervisor(DeferredWorker):
             told = "ended" if slot.error is None else f"failed: {slot.error}"
             often = f", after {slot.restarts} restarts" if slot.restarts else ""
             self.failure = f"child {slot.child.name!r} {told}{often}"
-            self._parent.failed(self, self.failure)
+            if self._is_active:
+                self._parent.failed(self, self.failure)
 
     # --- stopping -------------------------------------------------------------------------
 

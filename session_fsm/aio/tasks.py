@@ -63,9 +63,9 @@ async def held(
                 unsubscribe()
     except BaseException as fault:
         if dropped:
-            error = _dropped(session_id, task_id, dropped[0])
-            # What the block itself was doing when it was cut off is not lost.
-            raise error from (None if isinstance(fault, TimeoutError) else fault)
+            if isinstance(fault, TimeoutError) and cut.expired():
+                raise _dropped(session_id, task_id, dropped[0]) from None
+            raise  # the block's own trouble comes first, and its task has ended
         ending = asyncio.ensure_future(end_whatever(f"failed: {cause_in_words(fault)}"))
         await until_done(ending)
         raise
