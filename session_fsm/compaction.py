@@ -13,12 +13,10 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from .history import STANDS_FOR, Sealed, Veil, chained, encode, rebuild
+from .history import STANDS_FOR, Sealed, Veil, all_fields, chained, encode, rebuild
 from .jsonvalue import frozen_json
 from .lifecycle import Lifecycle
-from .serialization import wire_value
 from .session import SessionEvent
-from .state import STATE_FIELDS
 
 
 @attrs.frozen
@@ -66,7 +64,7 @@ def checkpoint_of(
     counts = [
         [str(trigger), str(source), count] for (trigger, source), count in fired(covered).items()
     ]
-    fields = {name: wire_value(name, getattr(state, name)) for name in STATE_FIELDS}
+    fields = all_fields(state)
     stands_for = {"last_digest": last.digest, "events": _number(covered), "fired": sorted(counts)}
     event = SessionEvent(
         session_id=last.session_id,

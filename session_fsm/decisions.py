@@ -206,13 +206,16 @@ class BeginTask:
     """Begin a task; a session at rest wakes for it."""
 
     task_id: str
+    timeout_seconds: float | None = None
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
         trigger = draft.lifecycle.role("begin_task")
         if draft.row("begin_task") is None and (wake := draft.row("wake")) is not None:
             draft.fire(wake.trigger)
-        draft.fire(trigger, task_id=self.task_id)
+        limit = self.timeout_seconds
+        told: dict[str, Any] = {} if limit is None else {"timeout_seconds": limit}
+        draft.fire(trigger, task_id=self.task_id, **told)
 
 
 @attrs.frozen
@@ -328,7 +331,10 @@ class FireDue:
         """Decide."""
         timed = next_timed(draft.state, draft.lifecycle)
         if timed is not None and timed[1] <= draft.at:
+            had_tasks = bool(draft.state.active_tasks)
             draft.fire(timed[0])
+            if draft.auto_idle and had_tasks:
+                rest(draft)
         settle(draft)
 
 

@@ -154,6 +154,33 @@ def check_instant(value: Any, path: str, problems: Problems) -> Any:
         return value
 
 
+def check_deadlines(value: Any, path: str, problems: Problems) -> Any:
+    """Return tasks with the instants at which they are due, the earliest first; faults are named.
+
+    A mapping of ids to instants is taken, or pairs of them.
+    """
+    if not value and isinstance(value, tuple | list | Mapping):
+        return ()
+    pairs = value.items() if isinstance(value, Mapping) else value
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        problems.append(f"{path}: expected instants by task, got {shown(value)}")
+        return ()
+    kept: dict[Any, datetime] = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            problems.append(f"{path}: expected pairs of a task and an instant, got {shown(pair)}")
+            return ()
+        found: Problems = []
+        task = check_id(pair[0], f"{path}, a task", found)
+        at = check_instant(pair[1], f"{path}[{shown(task)}]", found)
+        if not found and task in kept:
+            found.append(f"{path}: stands twice: {shown(task)}")
+        if not found:
+            kept[task] = at
+        problems.extend(found)
+    return tuple(sorted(kept.items(), key=lambda pair: (pair[1], pair[0])))
+
+
 def check_object(value: Any, path: str, problems: Problems) -> Any:
     """Return a JSON object, deeply immutable; every fault of it is named."""
     frozen, found = freeze_object(value, path)

@@ -26,7 +26,12 @@ from .session import EventKind, SessionEvent
 from .state import STATE_FIELDS, SessionState
 from .table import SESSION_LIFECYCLE
 
-EVENT_FORMAT: Final = 1
+EVENT_FORMAT: Final = 2
+"""The number of the newest format; its changes may have `task_deadlines`."""
+PLAIN_EVENT_FORMAT: Final = 1
+"""The number of the format of events whose changes have not."""
+EVENT_FORMATS: Final = (PLAIN_EVENT_FORMAT, EVENT_FORMAT)
+"""The numbers of the formats that are read."""
 NO_DIGEST: Final = ""
 """The digest before the first event of an id."""
 STANDS_FOR: Final = "stands_for"
@@ -99,7 +104,7 @@ def seal(step: Step, *, revision: int, previous: str, veil: Veil | None = None) 
     kind: EventKind
     if before is None:
         kind, source = "created", None
-        changes = {name: wire_value(name, getattr(after, name)) for name in STATE_FIELDS}
+        changes = all_fields(after)
     else:
         kind, source = "moved" if step.moves else "changed", before.status
         changes = _changed(before, after)
@@ -117,6 +122,13 @@ def seal(step: Step, *, revision: int, previous: str, veil: Veil | None = None) 
     return _sealed(draft, previous, veil)
 
 
+def all_fields(state: SessionState) -> dict[str, Any]:
+    """Return every field of a state as it is written; deadlines of tasks only if there are any."""
+    names = STATE_FIELDS if state.task_deadlines else _PLAIN_FIELDS
+    return {name: wire_value(name, getattr(state, name)) for name in names}
+
+
+_PLAIN_FIELDS: Final = tuple(name for name in STATE_FIELDS if name != "task_deadlines")
 _COMPARED: Final = tuple(name for name in STATE_FIELDS if name not in _DERIVED)
 _compared = attrgetter(*_COMPARED)
 
@@ -169,7 +181,7 @@ def chained(previous: str, body: bytes) -> str:
 def encode(event: SessionEvent, veil: Veil | None = None) -> bytes:
     """Return the bytes of an event, all but its digest."""
     told = {
-        "format": EVENT_FORMAT,
+        "format": EVENT_FORMAT if "task_deadlines" in event.changes else PLAIN_EVENT_FORMAT,
         "session_id": event.session_id,
         "revision": event.revision,
         "kind": event.kind,
@@ -232,8 +244,10 @@ def decode(
     if not isinstance(told, dict):
         raise DeserializationError(problems=("expected a JSON object",))
     found = told.get("format")
-    if type(found) is int and found != EVENT_FORMAT:
-        raise SchemaVersionError(found=f"event {shown(found)}", supported=str(EVENT_FORMAT))
+    if type(found) is int and found not in EVENT_FORMATS:
+        raise SchemaVersionError(
+            found=f"event {shown(found)}", supported=" and ".join(map(str, EVENT_FORMATS))
+        )
     if unveil is not None and "encrypted" in told:
         told = unveil(told)
     if told.keys() != _EVENT_KEYS.keys():

@@ -253,14 +253,23 @@ class SessionManager(SessionKeeper):
         """
         return self._change(session_id, Update(changes, reason), expected_revision)
 
-    def begin_task(self, session_id: str, task_id: str) -> Session:
+    def begin_task(
+        self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
+    ) -> Session:
         """Begin a task; a session at rest wakes in the same commit.
+
+        Args:
+            session_id: Key of a stored session.
+            task_id: 1 to 255 printable characters; tells it from the session's other tasks.
+            timeout_seconds: After which it is dropped by a timed row, and named in the session's
+                `error`, unless it was ended before; None: never.
 
         Raises:
             SessionNotFoundError: There is no such session.
+            StateInvalidError: The id or the limit is bad.
             TransitionError: It has expired or ended, or the task is active already.
         """
-        return self._change(session_id, BeginTask(task_id))
+        return self._change(session_id, BeginTask(task_id, timeout_seconds))
 
     def end_task(self, session_id: str, task_id: str, *, reason: str | None = None) -> Session:
         """End a task; with the last one the session rests, or ends if it is being ended.
@@ -273,13 +282,18 @@ class SessionManager(SessionKeeper):
         return self._change(session_id, Fire(trigger, reason, {"task_id": task_id}))
 
     @contextmanager
-    def task(self, session_id: str, task_id: str) -> Iterator[Session]:
+    def task(
+        self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
+    ) -> Iterator[Session]:
         """Hold a task for the length of a `with` block; it ends on any exit.
+
+        One that was dropped, because of its time limit or because its session has ended, can't be
+        ended any longer: that is refused at the end of the block.
 
         An exception of the block is kept as the reason of the task's end and raised again; trouble
         with ending the task is then logged, and never takes its place.
         """
-        session = self.begin_task(session_id, task_id)
+        session = self.begin_task(session_id, task_id, timeout_seconds=timeout_seconds)
         try:
             yield session
         except BaseException as fault:

@@ -25,6 +25,7 @@ from .fields import (
     MAX_TIMEOUT_MINUTES,
     Check,
     Problems,
+    check_deadlines,
     check_flag,
     check_id,
     check_instant,
@@ -81,6 +82,7 @@ _STATE_CHECKS: dict[str, Check] = {
     "active_tasks": words_of(MAX_TASKS),
     "conversation_count": integer_of(0, optional=False),
     "error": check_text,
+    "task_deadlines": check_deadlines,
 }
 REQUIRED_FIELDS = ("session_id", "status", "created_at", "updated_at")
 """The fields that have no default; every other one may be left out or None."""
@@ -91,6 +93,7 @@ DATA_FIELDS = (
     "active_tasks",
     "conversation_count",
     "error",
+    "task_deadlines",
 )
 """The fields that a change of data may set; the rest is set by moves alone."""
 _INSTANT_FIELDS = ("created_at", "updated_at", "status_since", "last_activity_at")
@@ -126,7 +129,7 @@ def faults(fields: Mapping[str, Any]) -> list[str]:
     """
     missing = [f"{name}: missing" for name in REQUIRED_FIELDS if name not in fields]
     kept, problems = _checked(fields, _STATE_CHECKS)
-    return missing + problems + _disorder(kept)
+    return missing + problems + _disorder(kept) + _strays(kept)
 
 
 def _disorder(kept: Mapping[str, Any]) -> list[str]:
@@ -148,6 +151,16 @@ def _disorder(kept: Mapping[str, Any]) -> list[str]:
         if name in at and last is not None and at[name] > last
     ]
     return problems
+
+
+def _strays(kept: Mapping[str, Any]) -> list[str]:
+    """Name each task that is due at some time, but is not active."""
+    tasks = kept.get("active_tasks") or ()
+    return [
+        f"task_deadlines: {shown(task)} is no active task"
+        for task, _ in kept.get("task_deadlines", ())
+        if task not in tasks
+    ]
 
 
 @attrs.frozen(kw_only=True, init=False)
@@ -216,6 +229,8 @@ class SessionState:
         active_tasks: Ids of the tasks in flight, oldest first.
         conversation_count: Conversations that were started.
         error: Why it failed; None if it did not.
+        task_deadlines: Tasks with a time limit, each with the instant at which it is dropped; the
+            earliest first. May be given as a mapping.
 
     Raises:
         StateInvalidError: Every fault by its path. A value of `llm_config` or `metadata` is never
@@ -234,6 +249,7 @@ class SessionState:
     active_tasks: tuple[str, ...]
     conversation_count: int
     error: str | None
+    task_deadlines: tuple[tuple[str, datetime], ...] = ()
 
     def __init__(
         self,
@@ -250,6 +266,7 @@ class SessionState:
         active_tasks: Iterable[str] | None = None,
         conversation_count: int | None = None,
         error: str | None = None,
+        task_deadlines: Mapping[str, datetime] | Iterable[tuple[str, datetime]] | None = None,
     ) -> None:
         given = {
             "session_id": session_id,
@@ -264,9 +281,10 @@ class SessionState:
             "active_tasks": active_tasks,
             "conversation_count": conversation_count,
             "error": error,
+            "task_deadlines": task_deadlines,
         }
         kept, problems = _checked(given, _STATE_CHECKS)
-        problems += _disorder(kept)
+        problems += _disorder(kept) + _strays(kept)
         if problems:
             raise StateInvalidError(problems=tuple(problems))
         last = kept["updated_at"]
@@ -321,7 +339,8 @@ class SessionState:
             at: The instant of the change, aware; lifted to `updated_at` if it is earlier; None:
                 now, by the system's clock.
             **changes: New values of `config`, `llm_config`, `metadata`, `active_tasks`,
-                `conversation_count` or `error`.
+                `conversation_count`, `error` or `task_deadlines`. A task that is no longer active
+                has no deadline either.
 
         Raises:
             StateInvalidError: A field that is no data, is unknown, or has a bad value.
@@ -374,15 +393,29 @@ class SessionState:
         draft.active_tasks = self.active_tasks
         draft.conversation_count = self.conversation_count
         draft.error = self.error
+        draft.task_deadlines = self.task_deadlines
         if changes:
             kept, problems = _checked(changes, _STATE_CHECKS)
             if problems:
                 raise StateInvalidError(problems=tuple(problems))
             for name in changes:
                 setattr(draft, name, kept.get(name, _EMPTY.get(name)))
+            if draft.task_deadlines:
+                _keep_to_active(draft, "task_deadlines" in changes)
         draft.__class__ = frozen
         derived: Self = draft
         return derived
+
+
+def _keep_to_active(draft: Any, given: bool) -> None:
+    """Let go of deadlines of tasks that are not active; they are a fault if they were given."""
+    tasks, deadlines = draft.active_tasks, draft.task_deadlines
+    if given:
+        kept = {"active_tasks": tasks, "task_deadlines": deadlines}
+        if found := _strays(kept):
+            raise StateInvalidError(problems=tuple(found))
+    elif len(left := tuple(pair for pair in deadlines if pair[0] in tasks)) < len(deadlines):
+        draft.task_deadlines = left
 
 
 _new = object.__new__
@@ -395,6 +428,7 @@ _EMPTY: dict[str, Any] = {
     "active_tasks": (),
     "conversation_count": 0,
     "error": None,
+    "task_deadlines": (),
 }
 
 

@@ -16,6 +16,8 @@ The rules, and what follows from them:
   has expired can't be resumed, touched or given work; only its way out is left.
 * Only a status with an `end_task` row may hold tasks. That is why a session at rest has none, and
   why `terminating` may still have some: they are being waited for.
+* A task may have a time limit. The row that drops it is timed, so a task that hangs keeps no
+  session active for ever, whether or not anybody can cancel what works on it.
 * Each status has a way out that no guard can close for ever: unguarded (`abort`, `terminate`), or
   timed (`stop_timeout`). No session can be stuck.
 
@@ -26,6 +28,7 @@ plays the roles named below the table.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -59,6 +62,11 @@ def _idle_deadline(attempt: Attempt) -> datetime | None:
 START_DEADLINE = after_grace("start")
 STOP_DEADLINE = after_grace("stop")
 IDLE_DEADLINE = Deadline("last_activity_at + timeout_minutes", _idle_deadline)
+
+TASK_DEADLINE = Deadline(
+    "begin of a task + its limit",
+    lambda attempt: attempt.state.task_deadlines[0][1] if attempt.state.task_deadlines else None,
+)
 
 # --- guards ----------------------------------------------------------------------------------
 
@@ -177,16 +185,52 @@ def _stop_timed_out(attempt: Attempt) -> Mapping[str, Any]:
     seconds = attempt.graces["stop"].total_seconds()
     cause = _cause(attempt) or f"the stop did not end within {seconds:g} s"
     dropped = attempt.state.active_tasks
-    return {"error": error_with(attempt.state, cause, dropped), "active_tasks": ()}
+    return {"error": error_with(attempt.state, cause, dropped), **_without(attempt.state, dropped)}
+
+
+def _tasks_timed_out(attempt: Attempt) -> Mapping[str, Any]:
+    cause = _cause(attempt) or "a time limit was passed"
+    dropped = tuple(task for task, due in attempt.state.task_deadlines if due <= attempt.at)
+    return {"error": error_with(attempt.state, cause, dropped), **_without(attempt.state, dropped)}
+
+
+def _without(state: SessionState, tasks: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return what is left of the tasks of a state without some of them."""
+    left = {"active_tasks": tuple(task for task in state.active_tasks if task not in tasks)}
+    if not state.task_deadlines:
+        return left
+    due = tuple(pair for pair in state.task_deadlines if pair[0] not in tasks)
+    return {**left, "task_deadlines": due}
 
 
 def _task_added(attempt: Attempt) -> Mapping[str, Any]:
-    return {"active_tasks": (*attempt.state.active_tasks, attempt.arguments["task_id"])}
+    state, task_id = attempt.state, attempt.arguments["task_id"]
+    tasks = {"active_tasks": (*state.active_tasks, task_id)}
+    seconds = attempt.arguments.get("timeout_seconds")
+    if seconds is None:
+        return tasks
+    due = attempt.at + _limit(seconds, attempt.at)
+    return {**tasks, "task_deadlines": (*state.task_deadlines, (task_id, due))}
+
+
+def _limit(seconds: object, at: datetime) -> timedelta:
+    problem = f"timeout_seconds: expected a number of seconds above 0, got {shown(seconds)}"
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise StateInvalidError(problems=(problem,))
+    if not (0 < seconds < math.inf):
+        raise StateInvalidError(problems=(problem,))
+    try:
+        # Shorter than what an instant can tell is still a limit.
+        limit = max(timedelta(seconds=seconds), timedelta.resolution)
+        _ = at + limit
+    except OverflowError:
+        problem = f"timeout_seconds: {shown(seconds)} s from now lie behind the year 9999"
+        raise StateInvalidError(problems=(problem,)) from None
+    return limit
 
 
 def _task_removed(attempt: Attempt) -> Mapping[str, Any]:
-    ended = attempt.arguments["task_id"]
-    return {"active_tasks": tuple(task for task in attempt.state.active_tasks if task != ended)}
+    return _without(attempt.state, (attempt.arguments["task_id"],))
 
 
 def _one_more_conversation(attempt: Attempt) -> Mapping[str, Any]:
@@ -224,9 +268,11 @@ SESSION_LIFECYCLE = Lifecycle(
         Row("stop_timeout", TERMINATING, TERMINATED, deadline=STOP_DEADLINE,
             effect=_stop_timed_out, optional="error", why="gave up waiting"),
         Row("begin_task", ACTIVE, None, guards=(TASK_IS_NEW, NOT_EXPIRED), effect=_task_added,
-            required="task_id", activity=True, why="work in flight"),
+            required="task_id", optional="timeout_seconds", activity=True, why="work in flight"),
         Row("end_task", (ACTIVE, TERMINATING), None, guards=(TASK_IS_ACTIVE,),
             effect=_task_removed, required="task_id", activity=True, why="work done"),
+        Row("task_timeout", (ACTIVE, TERMINATING), None, deadline=TASK_DEADLINE,
+            effect=_tasks_timed_out, optional="error", activity=True, why="work that hangs"),
         Row("start_conversation", ACTIVE, None, guards=(BELOW_MAX_CONVERSATIONS, NOT_EXPIRED),
             effect=_one_more_conversation, activity=True, why="a conversation begins"),
         Row("touch", (ACTIVE, IDLE), None, guards=(NOT_EXPIRED,), activity=True,

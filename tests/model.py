@@ -4,7 +4,7 @@ Written from the description of the lifecycle alone, and shares no code with the
 both say is right, or wrong twice. A session is a dict with the keys
 
     status, updated_at, status_since, last_activity_at, timeout_minutes, max_conversations,
-    active_tasks (a tuple), conversation_count, error
+    active_tasks (a tuple), conversation_count, error, limits (a dict of instants by task)
 
 The words of an `error` are not modelled, only what must stand in it: after a move, `error` is a
 list of texts that the new error contains in this order, or what it was before.
@@ -18,11 +18,14 @@ STOP_GRACE = timedelta(seconds=10)
 
 TRIGGERS = (
     *("activate", "abort", "start_timeout", "go_idle", "resume", "terminate", "expire"),
-    *("finish", "stop_timeout", "begin_task", "end_task", "start_conversation", "touch", "update"),
+    *("finish", "stop_timeout", "begin_task", "end_task", "task_timeout", "start_conversation"),
+    *("touch", "update"),
 )
 STATUSES = ("initializing", "active", "idle", "terminating", "terminated")
 TASK_STATUSES = ("active", "terminating")
-TAKES_ERROR = ("abort", "start_timeout", "terminate", "finish", "stop_timeout", "update")
+TAKES_ERROR = (
+    *("abort", "start_timeout", "terminate", "finish", "stop_timeout", "task_timeout", "update"),
+)
 
 Session = dict[str, Any]
 
@@ -40,6 +43,11 @@ def idle_deadline(session: Session) -> datetime | None:
     if session["timeout_minutes"] is None:
         return None
     return later(session["last_activity_at"], timedelta(minutes=session["timeout_minutes"]))
+
+
+def first_limit(session: Session) -> datetime | None:
+    """When the first task has been at work for too long; None for never."""
+    return min(session["limits"].values(), default=None)
 
 
 def objections(session: Session, trigger: str, at: datetime, task_id: str | None) -> list[str]:
@@ -72,6 +80,9 @@ def objections(session: Session, trigger: str, at: datetime, task_id: str | None
         said_no.append("deadline passed")
     if trigger == "stop_timeout" and (stop_end is None or at < stop_end):
         said_no.append("deadline passed")
+    first = first_limit(session)
+    if trigger == "task_timeout" and (first is None or at < first):
+        said_no.append("deadline passed")
     if trigger == "expire" and (idle_end is None or at < idle_end):
         said_no.append("deadline passed")
     return said_no
@@ -84,11 +95,11 @@ def has(status: str, trigger: str) -> bool:
     if status == "active":
         if trigger in ("go_idle", "terminate", "expire", "update"):
             return True
-        return trigger in ("begin_task", "end_task", "start_conversation", "touch")
+        return trigger in ("begin_task", "end_task", "task_timeout", "start_conversation", "touch")
     if status == "idle":
         return trigger in ("resume", "terminate", "expire", "touch", "update")
     if status == "terminating":
-        return trigger in ("finish", "stop_timeout", "end_task", "update")
+        return trigger in ("finish", "stop_timeout", "end_task", "task_timeout", "update")
     return False
 
 
@@ -99,6 +110,7 @@ def fire(
     *,
     task_id: str | None = None,
     error: str | None = None,
+    timeout_seconds: float | None = None,
 ) -> tuple[Session | None, str, list[str]]:
     """Make one step.
 
@@ -134,8 +146,15 @@ def fire(
         after["status_since"] = at
     if trigger in ("activate", "resume", "begin_task", "end_task", "start_conversation", "touch"):
         after["last_activity_at"] = at
+    if trigger == "task_timeout":
+        after["last_activity_at"] = at
+        late = [task for task, limit in session["limits"].items() if at >= limit]
+        after["active_tasks"] = tuple(t for t in session["active_tasks"] if t not in late)
     if trigger == "begin_task":
         after["active_tasks"] = (*session["active_tasks"], task_id)
+        if timeout_seconds is not None:
+            limit = at + timedelta(seconds=timeout_seconds)
+            after["limits"] = {**session["limits"], task_id: limit}
     if trigger == "end_task":
         after["active_tasks"] = tuple(t for t in session["active_tasks"] if t != task_id)
     if trigger == "start_conversation":
@@ -148,8 +167,16 @@ def fire(
         if trigger == "stop_timeout":
             told += session["active_tasks"]
             after["active_tasks"] = ()
-        if trigger in ("abort", "start_timeout", "stop_timeout") or error is not None:
+        if trigger == "task_timeout":
+            late = [task for task, limit in session["limits"].items() if at >= limit]
+            told += sorted(late, key=lambda task: (session["limits"][task], task))
+        if (
+            trigger in ("abort", "start_timeout", "stop_timeout", "task_timeout")
+            or error is not None
+        ):
             after["error"] = told
+    kept = {t: limit for t, limit in after["limits"].items() if t in after["active_tasks"]}
+    after["limits"] = kept
     return after, "moved", []
 
 
@@ -169,9 +196,14 @@ def next_timed(session: Session) -> tuple[str, datetime] | None:
     if status == "initializing":
         due = later(session["status_since"], START_GRACE)
         return None if due is None else ("start_timeout", due)
+    limit = first_limit(session)
     if status == "terminating":
         due = later(session["status_since"], STOP_GRACE)
+        if limit is not None and (due is None or limit < due):
+            return "task_timeout", limit
         return None if due is None else ("stop_timeout", due)
+    if status == "active" and limit is not None:
+        return "task_timeout", limit
     if status in ("active", "idle") and not session["active_tasks"]:
         due = idle_deadline(session)
         return None if due is None else ("expire", due)

@@ -165,9 +165,12 @@ def test_diagrams_list_what_stays_inside_its_status() -> None:
     graph = pygraphviz.AGraph(string=text(SESSION_LIFECYCLE, "dot"))
     mermaid = text(SESSION_LIFECYCLE, "mermaid")
     for row, source in SESSION_LIFECYCLE.moves():
-        inside = f">{row.trigger}&#160;" in graph.get_node(f"s_{source}").attr["label"]
+        clock = "◷ " if row.deadline else ""
+        inside = f">{clock}{row.trigger}&#160;" in graph.get_node(f"s_{source}").attr["label"]
         assert inside == (row.target is None)
-        described = re.search(rf"^    s_{source} : {row.trigger}( |$)", mermaid, re.MULTILINE)
+        described = re.search(
+            rf"^    s_{source} : {clock}{row.trigger}( |$)", mermaid, re.MULTILINE
+        )
         assert (described is not None) == (row.target is None)
 
 

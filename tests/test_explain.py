@@ -240,7 +240,7 @@ def test_explain_wrong_arguments_are_type_errors() -> None:
         explain(state_in("active"), "go_idle", at=AT, task_id="t")
     with pytest.raises(TypeError, match=r"'touch' takes no argument 'error'; it takes reason"):
         explain(state_in("active"), "touch", at=AT, error="x")
-    with pytest.raises(TypeError, match=r"it takes task_id, reason"):
+    with pytest.raises(TypeError, match=r"it takes task_id, timeout_seconds, reason"):
         explain(state_in("active"), "begin_task", at=AT, task="t")
 
 

@@ -243,7 +243,7 @@ def test_json_schema_accepts_whatever_is_read() -> None:
         ({"error": 5}, "$.error"),
         ({"error": "x" * 65_537}, "$.error"),
         ({"extra": 1}, "$"),
-        ({"format": 2}, "$.format"),
+        ({"format": 3}, "$.format"),
         ({"format": "1"}, "$.format"),
         ({"format": True}, "$.format"),
         ({"format": None}, "$.format"),

@@ -151,8 +151,9 @@ def test_machine_activity_moves_with_activity_rows_alone() -> None:
         "update": {"metadata": {"a": 1}, "error": "x"},
     }
     for row, source in SESSION_LIFECYCLE.moves():
-        tasks = ["t"] if row.trigger == "end_task" else []
-        state = state_in(source, active_tasks=tasks)
+        tasks = ["t"] if row.trigger in ("end_task", "task_timeout") else []
+        limits = {"t": AT + MINUTE} if row.trigger == "task_timeout" else {}
+        state = state_in(source, active_tasks=tasks, task_deadlines=limits)
         at = AT + 60 * MINUTE if row.deadline else late
         after = step(state, row.trigger, at=at, **arguments.get(row.trigger, {}))
         assert after.last_activity_at == (at if row.activity else AT)

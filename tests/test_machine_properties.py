@@ -55,6 +55,7 @@ def as_model(state: SessionState) -> model.Session:
         "active_tasks": state.active_tasks,
         "conversation_count": state.conversation_count,
         "error": state.error,
+        "limits": dict(state.task_deadlines),
     }
 
 
@@ -71,8 +72,12 @@ def assert_same(state: SessionState, expected: model.Session) -> None:
     assert found == expected
 
 
-def arguments_for(trigger: str, task_id: str, error: str | None) -> dict[str, Any]:
+def arguments_for(
+    trigger: str, task_id: str, error: str | None, limit: float | None = None
+) -> dict[str, Any]:
     """The arguments of a trigger, of those that may come with it."""
+    if trigger == "begin_task" and limit is not None:
+        return {"task_id": task_id, "timeout_seconds": limit}
     if trigger in ("begin_task", "end_task"):
         return {"task_id": task_id}
     if trigger in model.TAKES_ERROR and error is not None:
@@ -147,7 +152,7 @@ def situations() -> Iterator[SessionState]:
     for status in model.STATUSES:
         for tasks in [(), ("t",)] if status in model.TASK_STATUSES else [()]:
             for timeout in (None, 1):
-                for count in (0, 2):
+                for count, limits in ((0, {}), (2, {"t": AT + timedelta(seconds=7)})):
                     yield SessionState(
                         session_id="s",
                         status=status,
@@ -159,13 +164,14 @@ def situations() -> Iterator[SessionState]:
                         last_activity_at=AT + timedelta(seconds=3),
                         active_tasks=tasks,
                         conversation_count=count,
+                        task_deadlines=limits if tasks else {},
                     )
 
 
 def moments() -> Iterator[datetime]:
     """Before the last change, and just before, at and just after each deadline."""
     yield AT
-    for seconds in (5, 10, 60, 63):
+    for seconds in (5, 7, 10, 60, 63):
         for nudge in (-MICROSECOND, timedelta(0), MICROSECOND):
             yield AT + timedelta(seconds=seconds) + nudge
 
@@ -176,8 +182,8 @@ def test_machine_agrees_with_the_model_everywhere(trigger: str) -> None:
     outcomes = set()
     for state in situations():
         for at in moments():
-            for task_id in ("t", "u"):
-                arguments = arguments_for(trigger, task_id, "it broke")
+            for task_id, limit in (("t", None), ("u", 2.5)):
+                arguments = arguments_for(trigger, task_id, "it broke", limit)
                 outcomes.add(check_step(state, trigger, at, arguments))
     if trigger == "explode":
         assert outcomes == {"unknown_trigger"}
@@ -304,7 +310,7 @@ def test_machine_next_timed_is_when_it_is_due(occasion: tuple[SessionState, date
 STEPS = st.tuples(
     # A number stands for one of the triggers that are permitted then: a walk is to get somewhere.
     st.integers(0, 11) | st.sampled_from(model.TRIGGERS),
-    st.sampled_from(("t", "u")),
+    st.sampled_from((("t", None), ("u", None), ("u", 20), ("t", 0.5))),
     st.none() | st.just("it broke"),
     st.integers(-60, 90) | st.sampled_from((0, 10, 60)),
 )
@@ -313,20 +319,20 @@ STEPS = st.tuples(
 @settings(max_examples=300)
 @given(st.lists(STEPS, min_size=10, max_size=40), st.sampled_from(list(situations())))
 def test_machine_walks_with_the_model(
-    steps: list[tuple[int | str, str, str | None, int]], state: SessionState
+    steps: list[tuple[int | str, tuple[str, float | None], str | None, int]], state: SessionState
 ) -> None:
     """Over a whole life of steps, good and bad, machine and model stay together."""
     machine = SessionMachine(state)
     plain = as_model(machine.state)
     at = AT
-    for choice, task_id, cause, seconds in steps:
+    for choice, (task_id, limit), cause, seconds in steps:
         at += timedelta(seconds=seconds)
         if isinstance(choice, str):
             trigger = choice
         else:
             open_now = model.permitted(plain, at, task_id) or ["update"]
             trigger = open_now[choice % len(open_now)]
-        arguments = arguments_for(trigger, task_id, cause)
+        arguments = arguments_for(trigger, task_id, cause, limit)
         before, revision = machine.state, machine.revision
         after, kind, _ = model.fire(plain, trigger, at, **arguments)
         moved, error = outcome(partial(machine.fire, trigger, at=at, **arguments))

@@ -108,7 +108,11 @@ def test_serialization_writes_every_field() -> None:
     """The wire form has the format and each field of the state, in the order of their names."""
     written = serialize(deserialize(FULL))
     names = [field.name for field in attrs.fields(SessionState)]
-    assert list(written) == ["format", *names]
+    assert list(written) == ["format", *names[:-1]]
+    limits = {"task_deadlines": {"t’ 1": "2026-01-31T13:05:00.000000Z"}}
+    both = {**FULL, "active_tasks": [*limits["task_deadlines"]], **limits, "format": 2}
+    assert list(serialize(deserialize(both))) == ["format", *names]
+    assert {**serialize(deserialize(both)), **limits} == serialize(deserialize(both))
     assert list(written["config"]) == [field.name for field in attrs.fields(SessionConfig)]
     assert written == FULL | {
         "created_at": "2026-01-31T12:00:00.000000Z",
@@ -531,12 +535,12 @@ def test_serialization_refuses_bad_values(document: dict[Any, Any], problem: str
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize("number", [0, 2, -1, "1", 1.0, True, False, None, [], [1], {}, 2**70])
+@pytest.mark.parametrize("number", [0, 3, -1, "1", 1.0, True, False, None, [], [1], {}, 2**70])
 def test_serialization_refuses_unknown_formats(number: Any) -> None:
-    """The format is the number 1, or is not told; anything else is unknown."""
+    """The format is the number 1 or 2, or is not told; anything else is unknown."""
     (problem,) = refusal(MINIMAL | {"format": number})
     assert problem.startswith("format: unknown format ")
-    assert problem.endswith("; known are 1")
+    assert problem.endswith("; known are 1, 2")
 
 
 @pytest.mark.parametrize(

@@ -553,7 +553,7 @@ def test_state_update_changes_data_alone() -> None:
         "conversation_count": 3,
         "error": "it broke",
     }
-    assert tuple(changes) == DATA_FIELDS
+    assert (*changes, "task_deadlines") == DATA_FIELDS
     for name, value in changes.items():
         changed = state.update(at=AT + 2 * SECOND, **{name: value})
         expected = fields_of(state) | {name: value, "updated_at": AT + 2 * SECOND}
@@ -625,7 +625,7 @@ def test_state_fields_are_the_contract() -> None:
     """The fields are those of the contract, and their lists are without gaps."""
     assert " ".join(STATE_FIELDS) == (
         "session_id status config llm_config metadata created_at updated_at status_since"
-        " last_activity_at active_tasks conversation_count error"
+        " last_activity_at active_tasks conversation_count error task_deadlines"
     )
     assert " ".join(CONFIG_FIELDS) == (
         "max_conversations timeout_minutes persistence_enabled features"

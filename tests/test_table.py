@@ -27,8 +27,9 @@ terminate          | active, idle       | terminating |                         
 expire             | active, idle       | terminating | no active task; deadline passed | last_activity_at + timeout_minutes | | |
 finish             | terminating        | terminated  | no active task              |                      |          | ending | error
 stop_timeout       | terminating        | terminated  | deadline passed             | status_since + stop grace | | | error
-begin_task         | active             |             | not already active; not expired |                  | activity |        | task_id!
+begin_task         | active             |             | not already active; not expired |                  | activity |        | task_id!, timeout_seconds
 end_task           | active, terminating |            | is active                   |                      | activity |        | task_id!
+task_timeout       | active, terminating |            | deadline passed             | begin of a task + its limit | activity | | error
 start_conversation | active             |             | below max_conversations; not expired |             | activity |        |
 touch              | active, idle       |             | not expired                 |                      | activity |        |
 update             | LIVE               |             |                             |                      |          |        | config, llm_config, metadata, error

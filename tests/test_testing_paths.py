@@ -101,11 +101,11 @@ def test_testing_paths_take_every_row(lifecycle: Lifecycle) -> None:
 
 
 def test_testing_paths_of_a_session() -> None:
-    """The lifecycle of a session takes 26 steps in 6 paths, where it has 21 rows and sources."""
-    assert cost(paths()) == (26, 6)
+    """The lifecycle of a session takes 28 steps in 6 paths, where it has 23 rows and sources."""
+    assert cost(paths()) == (28, 6)
     assert [str(path) for path in paths()[1:]] == [
         "activate -> go_idle -> expire -> stop_timeout",
-        "activate -> terminate -> end_task",
+        "activate -> terminate -> end_task -> task_timeout",
         "activate -> expire",
         "abort",
         "start_timeout",
@@ -269,9 +269,9 @@ def test_testing_paths_name_their_tests() -> None:
     """A path is called by its triggers; a long one by the first, the last and the number."""
     assert [path.id for path in paths()[1:3]] == [
         "activate-go_idle-expire-stop_timeout",
-        "activate-terminate-end_task",
+        "activate-terminate-end_task-task_timeout",
     ]
-    assert paths()[0].id == "update-to-finish-in-15-steps"
+    assert paths()[0].id == "update-to-finish-in-16-steps"
     assert all(len(path.id) <= 72 for path in paths())
     assert repr(paths()[1]).startswith("LifecyclePath(lifecycle='session', steps=(PathStep(")
 

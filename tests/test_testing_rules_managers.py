@@ -107,7 +107,9 @@ class EndsByUpdate(SessionManager):
 class WakesNobody(SessionManager):
     """Lets a session at rest sleep on when work comes."""
 
-    def begin_task(self, session_id: str, task_id: str) -> Session:
+    def begin_task(
+        self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
+    ) -> Session:
         return self.fire(session_id, self.lifecycle.role("begin_task"), task_id=task_id)
 
 

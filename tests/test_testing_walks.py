@@ -38,6 +38,14 @@ def task_at_end(walking: Walk) -> None:
     to_end = {(step.trigger, step.source) for step in walking.ahead}
     if ("end_task", "terminating") in to_end and walking.state.status == "active":
         walking.fire("begin_task", task_id="t")
+    if ("task_timeout", "terminating") in to_end and walking.state.status == "active":
+        walking.fire("begin_task", task_id="late", timeout_seconds=1)
+
+
+def task_that_hangs(walking: Walk) -> None:
+    """Have a task with a limit, which nobody ends."""
+    if not walking.state.task_deadlines:
+        walking.fire("begin_task", task_id="late", timeout_seconds=1)
 
 
 def task_to_wait_for(walking: Walk) -> None:
@@ -60,7 +68,7 @@ def what_it_costs(state: SessionState) -> Mapping[str, Any]:
 TASK = {"task_id": "t"}
 OF_SESSIONS: dict[str, Any] = {
     "arguments": {"begin_task": TASK, "end_task": TASK},
-    "before": {"terminate": task_at_end},
+    "before": {"terminate": task_at_end, "task_timeout": task_that_hangs},
 }
 OF_AGENTS: dict[str, Any] = {
     "arguments": {
@@ -70,7 +78,11 @@ OF_AGENTS: dict[str, Any] = {
         "answer": {"text": "yes", "by": "ana"},
         "analyse_code": {"path": "src"},
     },
-    "before": {"terminate": task_at_end, "ask": task_to_wait_for},
+    "before": {
+        "terminate": task_at_end,
+        "task_timeout": task_that_hangs,
+        "ask": task_to_wait_for,
+    },
 }
 OF_ORDERS: dict[str, Any] = {
     "arguments": {
@@ -156,6 +168,7 @@ def test_testing_walks_are_refused_with_the_step_named() -> None:
     assert caught.value.refusal.failed_guards[0].name == "is active"
     assert caught.value.__notes__ == [
         "at step 3, 'end_task' from 'terminating', of the path activate -> terminate -> end_task"
+        " -> task_timeout"
     ]
 
 

@@ -63,6 +63,7 @@ def told_of(store: SessionStore) -> dict[str, Any]:
 
 def check(path: Path, golden: Path) -> None:
     """See that an upgraded file tells all that the older code told of it, and is in order."""
+    upgrade_file(path, OTHER)
     expected = json.loads(golden.with_suffix(".json").read_text())
     with closing(SqliteStore(path)) as store, closing(SqliteStore(path, OTHER)) as other:
         assert told_of(store) == expected["sessions"]
@@ -84,13 +85,14 @@ def test_upgrade_keeps_everything(path: Path, golden: Path) -> None:
     """After the upgrade every state, digest and event is what the older code told, to the byte."""
     found = int(golden.stem.removeprefix("schema-"))
     report = upgrade_store(f"sqlite:///{path}")
-    assert report == UpgradeReport(found=found, version=SCHEMA_VERSION, sessions=7)
+    assert report == UpgradeReport(found=found, version=SCHEMA_VERSION, sessions=7, renewed=True)
     check(path, golden)
 
 
 def test_upgrade_twice_does_nothing(path: Path, golden: Path) -> None:
     """A file of the present version is left as it is, to the byte."""
     upgrade_file(path)
+    upgrade_file(path, OTHER)
     before = path.read_bytes()
     report = upgrade_file(path)
     assert (report.found, report.version) == (SCHEMA_VERSION, SCHEMA_VERSION)
@@ -191,10 +193,13 @@ def test_upgrade_by_command(path: Path) -> None:
     refused = call("list", "--store", url)
     assert refused.code == 1
     assert "session-fsm upgrade" in refused.err
-    assert call("upgrade", "--store", url).out == "upgraded from version 1 to 2: 7 sessions\n"
+    assert call("upgrade", "--store", url).out == (
+        "the rows of the lifecycle have changed, and are known anew\n"
+        "upgraded from version 1 to 2: 7 sessions\n"
+    )
     assert call("upgrade", "--store", url).out == "nothing to do: version 2 already, 7 sessions\n"
     told = json.loads(call("upgrade", "--store", url, "--json").out)
-    assert told == {"found": 2, "version": 2, "sessions": 7}
+    assert told == {"found": 2, "version": 2, "sessions": 7, "renewed": False}
     assert call("list", "--store", url).code == 0
     assert call("upgrade", "--store", f"{url}.missing").code == 1
     assert call("upgrade", "--store", "memory://").code == 2

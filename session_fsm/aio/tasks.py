@@ -6,13 +6,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
+from typing import Final
 
 from ..decisions import cause_in_words
 from ..errors import TaskDroppedError, TransitionError
 from ..session import Session, SessionEvent
 from .calls import until_done
 from .desk import Desk
+
+RETRY_SECONDS: Final = 0.5
+"""Wait before a task that is due is looked at again."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +50,45 @@ async def held(
             logger.exception("task %r of session %r was not ended", task_id, session_id)
 
     cut = asyncio.timeout(None)
-    dropped: list[SessionEvent] = []
+    dropped: list[str] = []
+
+    def drop(cause: str) -> None:
+        if not dropped:
+            dropped.append(cause)
+            cut.reschedule(asyncio.get_running_loop().time())
 
     def heard(event: SessionEvent) -> None:
-        if not dropped and task_id not in event.changes.get("active_tasks", (task_id,)):
-            dropped.append(event)
-            cut.reschedule(asyncio.get_running_loop().time())
+        if task_id not in event.changes.get("active_tasks", (task_id,)):
+            drop(event.reason or f"{event.trigger} was fired")
+
+    async def keep_limit(due: datetime) -> None:
+        """See that the task is dropped when it is due, be it by somebody who is not heard here."""
+        await desk.timing.sleep_until(due)
+        while not dropped:
+            try:
+                await desk.calls(desk.inner.sweep)
+                session = await desk.calls(partial(desk.inner.get, session_id))
+                if task_id not in session.state.active_tasks:
+                    drop("its time limit was passed")
+            except Exception:
+                logger.exception(
+                    "task %r of session %r is due, and not dropped", task_id, session_id
+                )
+            await desk.timing.sleep_until(desk.timing.after(RETRY_SECONDS))
 
     session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
     desk.expect(session)
     unsubscribe = desk.listening.subscribe(heard, session_id)
+    due = dict(session.state.task_deadlines).get(task_id)
+    keeping = None if due is None else asyncio.ensure_future(keep_limit(due))
     try:
         async with cut:
             try:
                 yield session
             finally:
                 unsubscribe()
+                if keeping is not None:
+                    keeping.cancel()
     except BaseException as fault:
         if dropped:
             if isinstance(fault, TimeoutError) and cut.expired():
@@ -84,6 +112,5 @@ async def held(
         raise asyncio.CancelledError
 
 
-def _dropped(session_id: str, task_id: str, event: SessionEvent) -> TaskDroppedError:
-    cause = event.reason or f"{event.trigger} was fired"
+def _dropped(session_id: str, task_id: str, cause: str) -> TaskDroppedError:
     return TaskDroppedError(session_id=session_id, task_id=task_id, cause=cause)

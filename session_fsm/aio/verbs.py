@@ -136,8 +136,12 @@ class SessionVerbs(ABC):
             **changes,
         )
 
-    async def begin_task(self, session_id: str, task_id: str) -> Session:
-        return await self._desk.do(self._desk.inner.begin_task, session_id, task_id)
+    async def begin_task(
+        self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
+    ) -> Session:
+        return await self._desk.do(
+            self._desk.inner.begin_task, session_id, task_id, timeout_seconds=timeout_seconds
+        )
 
     async def end_task(
         self, session_id: str, task_id: str, *, reason: str | None = None
@@ -145,19 +149,29 @@ class SessionVerbs(ABC):
         return await self._desk.do(self._desk.inner.end_task, session_id, task_id, reason=reason)
 
     @asynccontextmanager
-    async def task(self, session_id: str, task_id: str) -> AsyncIterator[Session]:
+    async def task(
+        self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
+    ) -> AsyncIterator[Session]:
         """Hold a task for the length of an `async with` block; it ends on any exit.
 
         An exception of the block, a cancellation among them, is kept as the reason of the task's
         end and raised again; trouble with ending the task is then logged, and never takes its
-        place. If the task is ended from outside, because its session is, the block is cancelled.
+        place. If the task is ended from outside, by its time limit or because its session is, the
+        block is cancelled.
+
+        Args:
+            session_id: Key of a stored session.
+            task_id: Tells it from the session's other tasks.
+            timeout_seconds: Its time limit, kept by the session; None: none.
 
         Raises:
             SessionNotFoundError: There is no such session.
             TransitionError: It has expired or ended, or the task is active already.
             TaskDroppedError: The task was ended from outside.
         """
-        begin = partial(self._desk.inner.begin_task, session_id, task_id)
+        begin = partial(
+            self._desk.inner.begin_task, session_id, task_id, timeout_seconds=timeout_seconds
+        )
         async with held(self._desk, begin, session_id, task_id) as session:
             yield session
 

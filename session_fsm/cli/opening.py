@@ -110,7 +110,7 @@ def opened(
         store.close()
 
 
-def upgraded(url: str | None) -> UpgradeReport:
+def upgraded(url: str | None, lifecycle: Lifecycle) -> UpgradeReport:
     """Bring a store that is there to the present format.
 
     Raises:
@@ -120,7 +120,7 @@ def upgraded(url: str | None) -> UpgradeReport:
     """
     url = _there(url)
     try:
-        return upgrade_store(url)
+        return upgrade_store(url, lifecycle)
     except ValueError as fault:
         raise UsageError("--store", without_password(str(fault), url)) from None
 

@@ -270,6 +270,7 @@ def verify(
 
 def upgrade(
     store: Store = None,
+    lifecycle_name: LifecycleName = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -280,14 +281,16 @@ def upgrade(
     screen = Screen(as_json=as_json, no_color=no_color)
     with screen.progress() as bar:
         bar.phase("upgrading")
-        report = upgraded(store)
+        report = upgraded(store, load_lifecycle(lifecycle_name))
     if as_json:
         screen.document(attrs.asdict(report))
         return
     extent = counted(report.sessions, "session")
-    if report.found == report.version:
+    if report.renewed:
+        screen.line("the rows of the lifecycle have changed, and are known anew")
+    if report.found == report.version and not report.renewed:
         screen.line(f"nothing to do: version {report.version} already, {extent}")
-    else:
+    elif report.found != report.version:
         screen.line(f"upgraded from version {report.found} to {report.version}: {extent}")
 
 

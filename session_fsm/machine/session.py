@@ -129,6 +129,7 @@ class SessionMachine:
                 draft.active_tasks = state.active_tasks
                 draft.conversation_count = state.conversation_count
                 draft.error = state.error
+                draft.task_deadlines = state.task_deadlines
                 draft.__class__ = SessionState
                 after: SessionState = draft
             else:
@@ -225,6 +226,10 @@ class SessionMachine:
     def stop_timeout(self, *, at: datetime | None = None, **arguments: Any) -> SessionState:
         """Fire `stop_timeout`: gave up waiting; the tasks left are dropped and named."""
         return self.fire("stop_timeout", at=at, **arguments)
+
+    def task_timeout(self, *, at: datetime | None = None, **arguments: Any) -> SessionState:
+        """Fire `task_timeout`: the tasks that are past their time limit are dropped and named."""
+        return self.fire("task_timeout", at=at, **arguments)
 
     def begin_task(
         self, task_id: str, *, at: datetime | None = None, **arguments: Any

@@ -1,8 +1,10 @@
 """States as JSON: what is stored, sent, and read back.
 
-Wire form of a state (`serialize`): an object with the key `format` (the number 1) and every field
-of `SessionState`; statuses by value, instants as `2026-01-31T12:00:00.000000Z`, `config` as an
-object of the fields of `SessionConfig`, `active_tasks` and `features` as arrays.
+Wire form of a state (`serialize`): an object with the key `format` and every field of
+`SessionState`; statuses by value, instants as `2026-01-31T12:00:00.000000Z`, `config` as an
+object of the fields of `SessionConfig`, `active_tasks` and `features` as arrays. If a task has a
+time limit, `format` is 2 and `task_deadlines` an object of instants by task; otherwise `format` is
+1, and there is no such key.
 
 Reading is strict: nothing is guessed, rounded or converted, and every fault is named by its path.
 The constructors of the state are the judge of every value; this module only brings values into
@@ -24,7 +26,14 @@ from ..state import SessionState
 from ..table import SESSION_LIFECYCLE
 from .converter import wire_fields, wire_value
 from .instants import parse_instant
-from .reading import FORMAT, MAX_DOCUMENT_BYTES, deserialize, newer_format, read_strictly
+from .reading import (
+    FORMAT,
+    MAX_DOCUMENT_BYTES,
+    PLAIN_FORMAT,
+    deserialize,
+    newer_format,
+    read_strictly,
+)
 from .schema import json_schema
 from .written import read_written
 
@@ -67,14 +76,13 @@ def serialize(state: SessionState, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> 
 
 def dumps(state: SessionState, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> bytes:
     """Return a state as compact JSON in UTF-8; errors as `serialize`."""
-    _check_fit(state, lifecycle)
-    return dump_json({"format": FORMAT, **wire_fields(state)})
+    return dump_json(wire_document(state, lifecycle))
 
 
 def wire_document(state: SessionState, lifecycle: Lifecycle) -> dict[str, Any]:
     """Return what `dumps` writes, before it is text, for whoever writes it otherwise."""
     _check_fit(state, lifecycle)
-    return {"format": FORMAT, **wire_fields(state)}
+    return {"format": FORMAT if state.task_deadlines else PLAIN_FORMAT, **wire_fields(state)}
 
 
 def _check_fit(state: SessionState, lifecycle: Lifecycle) -> None:

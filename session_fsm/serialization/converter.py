@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from ..clock import instant_text
 from ..state import REQUIRED_FIELDS, STATE_FIELDS, SessionConfig, SessionState
-from .instants import INSTANT_FIELDS, instant_json, instant_or_value
+from .instants import INSTANT_FIELDS, deadlines_or_value, instant_json, instant_or_value
 
 FAULTS = (KeyError, TypeError, cattrs.ForbiddenExtraKeysError)
 """What `structure_state` raises of itself, beside what the constructors raise."""
@@ -32,6 +32,14 @@ def _as_it_is(value: Any, _: Any) -> Any:
 
 def _read_instant(value: Any, _: Any) -> Any:
     return instant_or_value(value)
+
+
+def _write_deadlines(deadlines: tuple[tuple[str, datetime], ...]) -> dict[str, Any]:
+    return {task: instant_json(at) for task, at in deadlines}
+
+
+def _read_deadlines(value: Any, _: Any) -> Any:
+    return deadlines_or_value(value)
 
 
 def _make_converter() -> cattrs.Converter:
@@ -52,7 +60,10 @@ def _make_converter() -> cattrs.Converter:
         SessionState,
         # A status may be of any kind of `str`, and is written as the word that it equals.
         make_dict_unstructure_fn(
-            SessionState, converter, status=override(unstruct_hook=str.__str__)
+            SessionState,
+            converter,
+            status=override(unstruct_hook=str.__str__),
+            task_deadlines=override(omit_if_default=True, unstruct_hook=_write_deadlines),
         ),
     )
     converter.register_structure_hook(
@@ -62,6 +73,7 @@ def _make_converter() -> cattrs.Converter:
             converter,
             _cattrs_forbid_extra_keys=True,
             _cattrs_detailed_validation=False,
+            task_deadlines=override(struct_hook=_read_deadlines),
         ),
     )
     return converter
@@ -84,6 +96,8 @@ def wire_value(name: str, value: Any) -> Any:
     """Return one field's value as `serialize` writes it."""
     if name in INSTANT_FIELDS:
         return instant_text(value)
+    if name == "task_deadlines":
+        return {task: instant_text(at) for task, at in value}
     if isinstance(value, SessionConfig):
         return _CONVERTER.unstructure(value, SessionConfig)
     return list(value) if isinstance(value, tuple) else value

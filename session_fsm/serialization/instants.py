@@ -53,6 +53,13 @@ def instant_or_value(value: Any) -> Any:
         return value
 
 
+def deadlines_or_value(value: Any) -> Any:
+    """Return instants by task where texts by task were, or what the constructor refuses."""
+    if not isinstance(value, Mapping):
+        return value
+    return {task: instant_or_value(at) for task, at in value.items()}
+
+
 def instant_json(at: datetime) -> Any:
     """Return what the writer of JSON writes as the `instant_text` of an instant.
 

@@ -16,15 +16,19 @@ from ..lifecycle import Lifecycle
 from ..state import SessionConfig, SessionState, faults
 from ..table import SESSION_LIFECYCLE
 from .converter import FAULTS, structure_state
-from .instants import INSTANT_FIELDS, instant_or_value, parse_instant
+from .instants import INSTANT_FIELDS, deadlines_or_value, instant_or_value, parse_instant
 
-FORMAT: Final = 1
-"""The number of the format that is written."""
+FORMAT: Final = 2
+"""The number of the newest format; it has `task_deadlines`."""
+PLAIN_FORMAT: Final = 1
+"""The number of the format that is written for a state without deadlines of tasks."""
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """Longest document that `loads` looks at; every valid state is shorter."""
 
-_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""For each older format, the step to the next one."""
+_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {PLAIN_FORMAT: dict}
+"""For each older format, the step to the next one; what is new in 2 may be left out there."""
+_NEW_FIELDS: Mapping[int, tuple[str, ...]] = {PLAIN_FORMAT: ("task_deadlines",)}
+"""For each older format, the fields that it does not know."""
 
 
 def deserialize(
@@ -84,6 +88,9 @@ def _upgraded(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if number not in _READABLE:
         known = ", ".join(map(str, sorted(_READABLE)))
         return fields, [f"format: unknown format {shown(mapping['format'])}; known are {known}"]
+    strange = [name for name in _NEW_FIELDS.get(number, ()) if name in fields]
+    if strange:
+        return fields, [f"{name}: unknown field in format {number}" for name in strange]
     while number != FORMAT:
         fields = _UPGRADES[number](fields)
         number += 1
@@ -103,6 +110,16 @@ def _foreign(fields: Mapping[str, Any]) -> list[str]:
         found.append(f"config: expected a configuration, got {shown(config)}")
     elif isinstance(config, Mapping):
         lists["config.features"] = config.get("features")
+    deadlines = fields.get("task_deadlines")
+    if isinstance(deadlines, Mapping):
+        found += [
+            f"task_deadlines[{shown(task)}]: expected an instant (ISO 8601 with a UTC offset),"
+            f" got {shown(at)}"
+            for task, at in deadlines.items()
+            if isinstance(at, datetime)
+        ]
+    elif deadlines is not None:
+        found.append(f"task_deadlines: expected instants by task, got {shown(deadlines)}")
     return found + [
         f"{path}: expected a list of strings, got {shown(words)}"
         for path, words in lists.items()
@@ -120,6 +137,8 @@ def _faults(fields: Mapping[str, Any], lifecycle: Lifecycle) -> list[str]:
     values: dict[Any, Any] = {}
     for name, value in fields.items():
         values[name] = instant_or_value(value) if name in INSTANT_FIELDS else value
+        if name == "task_deadlines":
+            values[name] = deadlines_or_value(value)
         if name in INSTANT_FIELDS and isinstance(value, str) and values[name] is value:
             try:
                 parse_instant(value)

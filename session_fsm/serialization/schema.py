@@ -16,7 +16,7 @@ from ..lifecycle import Lifecycle
 from ..state import CONFIG_FIELDS, REQUIRED_FIELDS, STATE_FIELDS
 from ..table import SESSION_LIFECYCLE
 from .instants import INSTANT
-from .reading import FORMAT, MAX_DOCUMENT_BYTES
+from .reading import FORMAT, MAX_DOCUMENT_BYTES, PLAIN_FORMAT
 
 
 def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
@@ -64,6 +64,11 @@ def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
         "active_tasks": words(MAX_TASKS),
         "conversation_count": integer(0, 2**63 - 1),
         "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_CHARACTERS},
+        "task_deadlines": {
+            "type": ["object", "null"],
+            "propertyNames": word,
+            "additionalProperties": instant,
+        },
     }
     assert tuple(fields) == STATE_FIELDS
     tasks = [str(status) for status in lifecycle.statuses if lifecycle.holds_tasks(status)]
@@ -76,6 +81,7 @@ def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
         "status_since and last_activity_at lie between created_at and updated_at.",
         "Ids, task ids and features are printable characters only.",
         f"Only a session in status {', '.join(tasks) or '(none)'} has active_tasks.",
+        "A task that stands in task_deadlines stands in active_tasks.",
         f"{limits}; their numbers are finite floats or signed 64-bit integers.",
         "An integer is written without a fraction.",
         "No text contains U+0000 or a lone surrogate; no key stands twice in an object.",
@@ -86,7 +92,11 @@ def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
         "title": f"State of a session in the lifecycle {lifecycle.name!r}, format {FORMAT}",
         "$comment": "A schema can't say, and a reader checks: " + " ".join(rules),
         "type": "object",
-        "properties": {"format": {"const": FORMAT}, **fields},
+        "properties": {"format": {"enum": [PLAIN_FORMAT, FORMAT]}, **fields},
+        "not": {
+            "required": ["format", "task_deadlines"],
+            "properties": {"format": {"const": PLAIN_FORMAT}},
+        },
         "required": list(REQUIRED_FIELDS),
         "additionalProperties": False,
     }

@@ -19,7 +19,7 @@ from ..lifecycle import Lifecycle
 from ..state import CONFIG_FIELDS, STATE_FIELDS, SessionConfig, SessionState
 from .converter import FAULTS
 from .instants import written_instants
-from .reading import FORMAT
+from .reading import PLAIN_FORMAT
 
 _MAX_LEVELS = 20
 """Most levels of an object that is read here; few enough for any object of a state."""
@@ -30,7 +30,7 @@ _check_tasks = words_of(MAX_TASKS)
 _check_count = integer_of(0, optional=False)
 _new = object.__new__
 _Draft = draft_class(SessionState)
-_NUMBER_OF_FIELDS = len(STATE_FIELDS) + 1  # and the format
+_NUMBER_OF_FIELDS = len(STATE_FIELDS)  # and the format, but no deadlines of tasks: few have any
 _NUMBER_OF_LIMITS = len(CONFIG_FIELDS)
 
 
@@ -60,7 +60,7 @@ def read_written(data: bytes | str, lifecycle: Lifecycle) -> SessionState | None
 def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     problems: list[str] = []
     number, session_id = fields["format"], fields["session_id"]
-    if number != FORMAT or type(number) is not int or not is_word(session_id):
+    if number != PLAIN_FORMAT or type(number) is not int or not is_word(session_id):
         raise ValueError("no state of this format")
     llm_config, metadata, error = fields["llm_config"], fields["metadata"], fields["error"]
     if type(llm_config) is not dict or type(metadata) is not dict:
@@ -81,6 +81,7 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
         fields["conversation_count"], "conversation_count", problems
     )
     draft.error = error if error is None else check_text(error, "error", problems)
+    draft.task_deadlines = ()
     if problems or not (first <= since <= last and first <= active <= last):
         raise ValueError("no state")
     if tasks and not lifecycle.holds_tasks(status):

@@ -91,13 +91,14 @@ def open_store(
     return _SCHEMES[scheme](rest, lifecycle, keyring)
 
 
-def upgrade_store(url: str) -> UpgradeReport:
+def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:
     """Bring what an older version of this package has stored to the present format, in place.
 
     It can be killed at any time and run again. What has the present format is left as it is.
 
     Args:
         url: As for `open_store`; the store is there already.
+        lifecycle: Whose rows are made known anew, if the store knows others by its name.
 
     Returns:
         What was found, and what is there now.
@@ -105,6 +106,7 @@ def upgrade_store(url: str) -> UpgradeReport:
     Raises:
         ValueError: The URL names no store that outlives a process.
         SchemaVersionError: It is somebody else's, or of a newer version.
+        LifecycleError: The store knows the lifecycle with other statuses or moves.
         StoreError: It can't be read or written.
     """
     scheme, _, rest = url.partition("://")
@@ -112,7 +114,7 @@ def upgrade_store(url: str) -> UpgradeReport:
         raise ValueError(f"{url!r} is no store that has a format: name a sqlite:/// file")
     from .sqlite_upgrade import upgrade_file
 
-    return upgrade_file(_sqlite_path(rest))
+    return upgrade_file(_sqlite_path(rest), lifecycle)
 
 
 __all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]

@@ -272,16 +272,14 @@ def is_ours(connection: sqlite3.Connection) -> bool:
 
 
 def _register(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
-    known = connection.execute(
-        "SELECT fingerprint FROM lifecycle WHERE name = ?", (lifecycle.name,)
-    ).fetchone()
+    known = _fingerprint(connection, lifecycle)
     if known is not None:
-        if known[0] != lifecycle.fingerprint:
-            problem = (
-                f"the store knows it with other rows (fingerprint {known[0][:12]}, here"
-                f" {lifecycle.fingerprint[:12]}); use another name for the changed one"
+        if known != lifecycle.fingerprint:
+            same = not rule_problems(connection, lifecycle)
+            hint = "`session-fsm upgrade` makes these known" if same else _OTHER_NAME
+            raise LifecycleError(
+                problem=f"{_known_otherwise(known, lifecycle)}; {hint}", lifecycle=lifecycle.name
             )
-            raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
         return
     connection.execute(
         "INSERT INTO lifecycle VALUES (?, ?)", (lifecycle.name, lifecycle.fingerprint)
@@ -292,6 +290,41 @@ def _register(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
     connection.executemany("INSERT INTO legal_move VALUES (?, ?, ?)", _move_rows(lifecycle))
     counts = [(lifecycle.name, str(status)) for status in lifecycle.statuses]
     connection.executemany("INSERT INTO session_count VALUES (?, ?, 0)", counts)
+
+
+_OTHER_NAME: Final = "use another name for the changed one"
+
+
+def _known_otherwise(known: str, lifecycle: Lifecycle) -> str:
+    here = lifecycle.fingerprint[:12]
+    return f"the store knows it with other rows (fingerprint {known[:12]}, here {here})"
+
+
+def _fingerprint(connection: sqlite3.Connection, lifecycle: Lifecycle) -> str | None:
+    query = "SELECT fingerprint FROM lifecycle WHERE name = ?"
+    found = connection.execute(query, (lifecycle.name,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def is_known_otherwise(connection: sqlite3.Connection, lifecycle: Lifecycle) -> bool:
+    """Tell whether a file knows a lifecycle by its name, with other rows."""
+    return _fingerprint(connection, lifecycle) not in (None, lifecycle.fingerprint)
+
+
+def renew(connection: sqlite3.Connection, lifecycle: Lifecycle) -> None:
+    """Make other rows of a lifecycle known, which has the statuses and moves that it had.
+
+    Raises:
+        LifecycleError: It has not: what is stored might be what it does not allow.
+    """
+    known = _fingerprint(connection, lifecycle)
+    if known is not None and rule_problems(connection, lifecycle):
+        problem = f"{_known_otherwise(known, lifecycle)}, and other moves; {_OTHER_NAME}"
+        raise LifecycleError(problem=problem, lifecycle=lifecycle.name)
+    connection.execute(
+        "UPDATE lifecycle SET fingerprint = ? WHERE name = ?",
+        (lifecycle.fingerprint, lifecycle.name),
+    )
 
 
 def _status_rows(lifecycle: Lifecycle) -> list[tuple[str, str, bool, bool]]:

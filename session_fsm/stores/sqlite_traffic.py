@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from ..history import EVENT_FORMAT
+from ..history import EVENT_FORMATS
 from ..jsonvalue import parse_json
 
 # The words of an event as one JSON array: what is equal there was fired by the same row. The join
@@ -45,7 +45,7 @@ def traffic_of(
     unreadable: list[str] = []
     for words, count, session_id in reader.execute(_QUERY, (lifecycle,)):
         match parse_json(words.encode()) if words is not None else None:
-            case [int(number), *_] if number != EVENT_FORMAT:
+            case [int(number), *_] if number not in EVENT_FORMATS:
                 unreadable.append(session_id)
             case [_, "created" | "purged", None, _]:
                 pass  # no row does that
@@ -55,7 +55,7 @@ def traffic_of(
                 unreadable.append(session_id)
     for told, session_id in reader.execute(_CHECKPOINTS, (lifecycle,)):
         match parse_json(told.encode()) if told is not None else None:
-            case [number, "checkpoint", list(counts)] if number == EVENT_FORMAT and all(
+            case [number, "checkpoint", list(counts)] if number in EVENT_FORMATS and all(
                 type(each) is list and [*map(type, each)] == [str, str, int] for each in counts
             ):
                 for trigger, source, count in counts:

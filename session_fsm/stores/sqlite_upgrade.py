@@ -5,6 +5,10 @@ there is read and written again as it is; histories are copied to the byte. The 
 is the one that a new file has, to the letter, so that the same check knows both.
 
 A new version gets a function here that starts from the one before it, and a line in `_STEPS`.
+
+A file also knows the tables of the lifecycles of its sessions. One whose statuses and legal moves
+are as they were, and whose rows have other guards, deadlines or triggers, is made known anew. The
+deadline of a session that is stored is the old rows' until its next step.
 """
 
 from __future__ import annotations
@@ -18,7 +22,17 @@ from typing import Final
 import attrs
 
 from ..errors import SchemaVersionError, StoreUnavailableError
-from .sqlite_schema import SCHEMA_VERSION, TABLES, TRIGGERS, is_ours, statements
+from ..lifecycle import Lifecycle
+from ..table import SESSION_LIFECYCLE
+from .sqlite_schema import (
+    SCHEMA_VERSION,
+    TABLES,
+    TRIGGERS,
+    is_known_otherwise,
+    is_ours,
+    renew,
+    statements,
+)
 from .sqlite_writer import told
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
@@ -32,15 +46,20 @@ class UpgradeReport:
         found: The version that the file had.
         version: The version that it has now.
         sessions: How many sessions it holds.
+        renewed: Whether the rows of the lifecycle were others, and are known anew.
     """
 
     found: int
     version: int
     sessions: int
+    renewed: bool = False
 
 
 def upgrade_file(
-    path: Path, *, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+    path: Path,
+    lifecycle: Lifecycle = SESSION_LIFECYCLE,
+    *,
+    busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
 ) -> UpgradeReport:
     """Bring a file to the present version; one that has it is left as it is.
 
@@ -49,12 +68,14 @@ def upgrade_file(
 
     Args:
         path: The file.
+        lifecycle: Whose rows are made known anew, if the file knows others by its name.
         busy_timeout_seconds: Longest wait for a writer of another process.
 
     Raises:
         SchemaVersionError: It is somebody else's, or of a version that is not known here.
         StoreUnavailableError: It is not there, or can't be written.
         CorruptRecordError: It is no database, or a broken one.
+        LifecycleError: The file knows the lifecycle with other statuses or moves; nothing is done.
     """
     if not path.exists():
         raise StoreUnavailableError(problem=f"there is no file {path}")
@@ -62,14 +83,15 @@ def upgrade_file(
         uri = f"{path.absolute().as_uri()}?mode=rw"
         connect = sqlite3.connect(uri, uri=True, timeout=busy_timeout_seconds, isolation_level=None)
         with closing(connect) as connection:
-            return _upgrade(connection)
+            return _upgrade(connection, lifecycle)
     except (sqlite3.Error, UnicodeDecodeError) as fault:
         raise told(fault, path) from fault
 
 
-def _upgrade(connection: sqlite3.Connection) -> UpgradeReport:
+def _upgrade(connection: sqlite3.Connection, lifecycle: Lifecycle) -> UpgradeReport:
     found = _version(connection)
-    if found != SCHEMA_VERSION:
+    renewed = False
+    if found != SCHEMA_VERSION or is_known_otherwise(connection, lifecycle):
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -77,6 +99,9 @@ def _upgrade(connection: sqlite3.Connection) -> UpgradeReport:
             while version != SCHEMA_VERSION:
                 _STEPS[version](connection)
                 version += 1
+            renewed = is_known_otherwise(connection, lifecycle)
+            if renewed:
+                renew(connection, lifecycle)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
@@ -84,7 +109,7 @@ def _upgrade(connection: sqlite3.Connection) -> UpgradeReport:
                 connection.execute("ROLLBACK")
             raise
     [sessions] = connection.execute("SELECT count(*) FROM session").fetchone()
-    return UpgradeReport(found, SCHEMA_VERSION, sessions)
+    return UpgradeReport(found, SCHEMA_VERSION, sessions, renewed)
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -56,6 +56,7 @@ _BY_NAME: Final[Mapping[str, Of]] = {
     "metadata": json_objects(max_leaves=3),
     "error": st.none() | _WORDS,
     "task_id": lambda state: st.sampled_from((*state.active_tasks, *TASKS)),
+    "timeout_seconds": st.sampled_from((0.5, 20, 90.0)),
 }
 """What is drawn for an argument of this name where nothing else was said."""
 

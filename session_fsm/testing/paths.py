@@ -112,7 +112,8 @@ def paths(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> tuple[LifecyclePath, ...]
     Shortest is exact: no other set of paths from the initial status has fewer steps in all, and of
     those with as many none has fewer paths. It takes time polynomial in the rows. Rows that keep
     the status are taken in the table's order where it is first entered; but where no task can
-    begin, one ends after the status was entered from another that may hold tasks.
+    begin, one ends, or is given up by a clock, after the status was entered from another that may
+    hold tasks.
 
     Args:
         lifecycle: Whose rows.
@@ -124,7 +125,7 @@ def paths(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> tuple[LifecyclePath, ...]
         >>> for path in paths()[1:]:
         ...     print(path)
         activate -> go_idle -> expire -> stop_timeout
-        activate -> terminate -> end_task
+        activate -> terminate -> end_task -> task_timeout
         activate -> expire
         abort
         start_timeout
@@ -171,8 +172,8 @@ def _put_in_stays(
     """Put the rows that keep a status into paths, each where its status is entered.
 
     Where makes no difference to the length, so it is where a session can have what the row needs:
-    a task ends in a status that was entered from one with tasks, and by hand, if there is such an
-    entry; for all other rows, the first one will do.
+    a task ends, or is given up by a clock, in a status that was entered from one with tasks, and by
+    hand, if there is such an entry; for all other rows, the first one will do.
     """
     entries: dict[str, list[tuple[int, int]]] = {lifecycle.initial: [(0, 0)]}
     for number, piece in enumerate(pieces):
@@ -188,7 +189,8 @@ def _put_in_stays(
     chosen: dict[tuple[int, int], list[PathStep]] = {}
     for stay in stays:
         entry = entries[stay.source][0]
-        if stay.trigger == ends and lifecycle.find(begins, stay.source) is None:
+        of_tasks = stay.trigger == ends or (stay.timed and lifecycle.holds_tasks(stay.source))
+        if of_tasks and lifecycle.find(begins, stay.source) is None:
             entry = min(entries[stay.source], key=without_tasks)
         chosen.setdefault(entry, []).append(stay)
     for number, place in sorted(chosen, reverse=True):

@@ -156,7 +156,11 @@ class Oracle:
     def sweep(self, state: SessionState) -> Telling:
         """Rows that are due are fired, and what follows from each."""
         while (timed := next_timed(state, self.lifecycle)) is not None and timed[1] <= self.at:
+            worked = bool(state.active_tasks)
             state = yield timed[0], {}
+            rest = self.lifecycle.roles.get("rest", "")
+            if self.auto_idle and worked and not state.active_tasks and self.accepts(state, rest):
+                state = yield rest, {}
             yield from self._settle(state)
 
     def follows(self, task_ended: bool) -> Story:

@@ -145,6 +145,11 @@ def states(
     most = limits.max_conversations or 1
     counts = st.integers(0, 3) | st.sampled_from((most - 1, most)) | st.integers(0, MAX_INTEGER)
     tasks = st.lists(session_ids(), unique=True, max_size=3)
+    active = draw(tasks) if lifecycle.holds_tasks(chosen) else []
+    limited: list[str] = []
+    if active and any("timeout_seconds" in row.optional for row in lifecycle.rows):
+        limited = draw(st.lists(st.sampled_from(active), unique=True))
+    ahead = st.timedeltas(timedelta(0), timedelta(hours=1))
     return SessionState(
         session_id=draw(session_ids()),
         status=chosen,
@@ -155,7 +160,8 @@ def states(
         updated_at=created_at + age,
         status_since=created_at + draw(moments),
         last_activity_at=created_at + draw(moments),
-        active_tasks=draw(tasks) if lifecycle.holds_tasks(chosen) else (),
+        active_tasks=active,
+        task_deadlines={task: created_at + draw(moments) + draw(ahead) for task in limited},
         conversation_count=draw(counts),
         error=draw(st.none() | _texts()),
     )
