@@ -20,7 +20,7 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear fuzz bench bench-core bench-scale profile test-all test-lowest wheel \
+	conformance crash linear soak fuzz bench bench-core bench-scale profile test-all test-lowest wheel \
 	clean
 
 help:  ## list the targets
@@ -132,6 +132,9 @@ crash: .venv/for-tests  ## kill whatever writes, at every step; CRASH='--rounds 
 
 linear: .venv/for-tests  ## eight processes, one file, one minute; LINEAR='--seconds 9' for less
 	$(BIN)/python -W error tests/linear.py $(LINEAR)
+
+soak: .venv/for-tests  ## two minutes of sessions that go wrong in every way; SOAK='--seconds 600' for more
+	$(BIN)/python -W error tests/soak.py $(SOAK)
 
 # INPUTS and SEED choose others: `make fuzz INPUTS=20000 SEED=2`.
 INPUTS ?= 1000000

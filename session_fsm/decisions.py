@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from .errors import StateInvalidError
+from .errors import SessionSupervisedError, StateInvalidError
 from .explain import explain, next_timed
 from .fields import MAX_ERROR_CHARACTERS
 from .history import Step, step_of
@@ -231,6 +231,17 @@ class Touch:
         recent = at - draft.state.last_activity_at < self.resolution
         if not (recent and draft.accepts(trigger)):
             draft.fire(trigger)
+
+
+@attrs.frozen
+class Adopt:
+    """Note that somebody is there, who is about to run a worker for the session."""
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        if draft.has_worker():
+            raise SessionSupervisedError(session_id=draft.state.session_id)
+        draft.fire(draft.lifecycle.role("touch"), reason="supervised")
 
 
 @attrs.frozen

@@ -173,6 +173,19 @@ class SessionExistsError(SessionFsmError):
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
+class SessionSupervisedError(SessionFsmError):
+    """Something runs for the session already, here or in another process; nothing changed."""
+
+    session_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"something runs for session {self.session_id!r} already; if whoever ran it is dead,"
+            " `recover` lets go of it"
+        )
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
 class TaskDroppedError(SessionFsmError):
     """A task was ended from outside while it was being worked on; the work was cancelled.
 

@@ -10,7 +10,7 @@ import logging
 from typing import Any
 
 from .core import Core
-from .decisions import Draft, Fail, Fire, cause_in_words
+from .decisions import Adopt, Draft, Fail, Fire, cause_in_words
 from .errors import SessionStartError, StateInvalidError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
@@ -58,6 +58,16 @@ class Starting:
         Where nothing activates it, its creation claims the worker.
         """
         change = self._core.create(state, claims=_WORKER if self._activate is None else ())
+        return session_of(change.state, change.revision, None)
+
+    def adopt(self, session_id: str) -> Session:
+        """Claim the worker of a session that lives without one.
+
+        Raises:
+            SessionSupervisedError: Something runs for it already.
+            TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
+        """
+        change = self._core.change(session_id, Adopt(), claims=_WORKER)
         return session_of(change.state, change.revision, None)
 
     def done(self, session_id: str, worker: Any) -> Session:

@@ -81,6 +81,7 @@ VERBS: dict[str, Verb] = {
     "create with children": lambda manager: manager.create(
         "new", children=[Child("a", waits), Child("b", waits)]
     ),
+    "supervise": lambda manager: manager.supervise("s", [Child("a", waits), Child("b", waits)]),
     "get": lambda manager: manager.get("s"),
     "find": lambda manager: manager.find("s"),
     "list": lambda manager: manager.list(),

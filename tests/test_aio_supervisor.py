@@ -8,12 +8,20 @@ import random
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from managing import START, HookedMemory, await_event, seconds
 from supervised import Diary, Stubborn, Watch, deaf, opened, simulated, statuses, waits
 
-from session_fsm import SESSION_LIFECYCLE, SessionStartError
+from session_fsm import (
+    SESSION_LIFECYCLE,
+    Session,
+    SessionStartError,
+    SessionSupervisedError,
+    TransitionError,
+)
 from session_fsm.aio import Child, ChildContext, RestartLimit, SessionSupervisor
 from session_fsm.aio.children import Restart
 from session_fsm.clock import ManualClock
@@ -275,6 +283,15 @@ async def test_supervisor_last_child_that_failed_fails_the_session(clock: Manual
     """A temporary child may fail beside others; a session of which nothing is left has failed."""
     async with opened(clock) as manager:
         watch = Watch(manager)
+        children = [
+            Child("a", Diary().child(ValueError("a"), after=10), restart="temporary"),
+            Child("b", Diary().child(after=20)),
+        ]
+        await manager.create("t", config=NEVER, children=children)
+        await watch.ended("t")
+        assert (await manager.get("t")).state.error == "child 'a' failed: ValueError: a"
+    async with opened(clock) as manager:
+        watch = Watch(manager)
         diary = Diary()
         children = [
             Child("a", diary.child(ValueError("a"), after=10), restart="temporary"),
@@ -521,3 +538,73 @@ async def test_supervisor_child_that_dies_while_the_session_is_activated(
         )
         await watch.ended("s")
         assert watch.triggers("s") == [None, "activate", "terminate", "finish"]
+
+
+# --- sessions that lived before --------------------------------------------------------------
+
+
+@simulated
+async def test_supervisor_takes_over_what_a_dead_process_left(
+    clock: ManualClock, tmp_path: Path
+) -> None:
+    """A session whose worker has died with its process is recovered, and supervised anew."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    diary = Diary()
+    async with opened(clock, store=url) as manager:
+        await manager.create("s", children=[Child("a", diary.child())])
+    async with opened(clock, store=url) as manager:
+        with pytest.raises(SessionSupervisedError):
+            await manager.supervise("s", [Child("a", diary.child())])
+        assert (await manager.recover()).released == ("s",)
+        session = await manager.supervise("s", [Child("a", diary.child())])
+        assert supervisor_of(session.worker).alive
+        assert (await manager.get("s")).worker is session.worker
+        with pytest.raises(SessionSupervisedError):
+            await manager.supervise("s", [Child("b", diary.child())])
+        assert (await manager.terminate("s")).status == "terminated"
+        with pytest.raises(TransitionError):
+            await manager.supervise("s", [Child("b", diary.child())])
+        with pytest.raises(ValueError, match="at least one"):
+            await manager.supervise("s", [])
+        assert (await manager.verify()).ok
+    assert diary.entries == ["a begins", "a ends"] * 2
+
+
+@simulated
+async def test_supervisor_is_one_of_many_that_want_a_session(
+    clock: ManualClock, tmp_path: Path
+) -> None:
+    """Of managers that supervise one session at the same time, one does; the others are told."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    diary = Diary()
+    async with AsyncExitStack() as stack:
+        managers = [
+            await stack.enter_async_context(opened(clock, store=url, sweep_poll_seconds=1))
+            for _ in range(4)
+        ]
+        await managers[0].create("s")
+        outcomes = await asyncio.gather(
+            *(each.supervise("s", [Child("a", diary.child())]) for each in managers),
+            return_exceptions=True,
+        )
+        kinds = sorted(type(each).__name__ for each in outcomes)
+        assert kinds == ["Session", *["SessionSupervisedError"] * 3]
+        assert diary.entries == ["a begins"]
+        await managers[1].fail("s", "boom")
+        await asyncio.sleep(2)
+        assert diary.entries == ["a begins", "a ends"]
+    assert supervisor_of(next(e for e in outcomes if isinstance(e, Session)).worker).alive is False
+
+
+@simulated
+async def test_supervisor_that_can_not_take_over_fails_the_session(clock: ManualClock) -> None:
+    """A session whose children can't be started anew has ended, with the cause."""
+    async with opened(clock) as manager:
+        await manager.create("s")
+        fault = ValueError("no model")
+        with pytest.raises(SessionStartError) as caught:
+            await manager.supervise("s", [Child("a", Diary().child(fault, 1), signals_ready=True)])
+        assert caught.value.__cause__ is fault
+        session = await manager.get("s")
+        assert (session.status, session.worker) == ("terminated", None)
+        assert session.state.error == "ValueError: no model"

@@ -24,6 +24,7 @@ from benchmarks import (
     scale_memory,
     scale_stores,
     scale_verbs,
+    supervised,
 )
 from benchmarks.measuring import NotDurableError, Record, Turn
 from benchmarks.subjects import Blocking, Floor, Ours, there_and_back
@@ -63,6 +64,19 @@ def test_benchmarks_compare_an_encrypted_store_with_a_plain_one(
     assert marked == {"plain.db"}
     assert encryption.main(["--quick", "--directory", str(tmp_path / "made")]) == 0
     assert capsys.readouterr().out.count("| get ") == 2
+
+
+def test_benchmarks_have_all_supervised_sessions_live_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each subject is measured in a process of its own, and tells what each session costs."""
+    for subject in supervised.SUBJECTS:
+        found = supervised.measure(subject, 120, tmp_path)
+        assert found.keys() == {"start", "bytes", "end"}
+        assert found["start"] > 0
+    flags = ["--sessions", "20", "--rounds", "1", "--directory", str(tmp_path / "made")]
+    assert supervised.main(flags) == 0
+    assert capsys.readouterr().out.count(" µs ") == 2 * len(supervised.SUBJECTS)
 
 
 def test_benchmarks_take_a_slow_file_system(tmp_path: Path) -> None:

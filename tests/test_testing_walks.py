@@ -166,10 +166,9 @@ def test_testing_walks_are_refused_with_the_step_named() -> None:
     with pytest.raises(GuardRejectedError) as caught:
         walk(way, arguments={"end_task": TASK})
     assert caught.value.refusal.failed_guards[0].name == "is active"
-    assert caught.value.__notes__ == [
-        "at step 3, 'end_task' from 'terminating', of the path activate -> terminate -> end_task"
-        " -> task_timeout"
-    ]
+    path = "activate -> terminate -> end_task -> task_timeout"
+    [note] = caught.value.__notes__
+    assert note == f"at step 3, 'end_task' from 'terminating', of the path {path}"
 
 
 def test_testing_walks_tell_what_can_not_be_gone() -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError
-from ..session import Session
+from ..session import Session, session_of
 from .calls import Calls, until_done
 from .child_context import ChildContext
 from .children import Child, RestartLimit
@@ -84,15 +84,7 @@ class House(Desk):
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
             children = (Child("start", started, restart="temporary", signals_ready=True),)
-        supervisor = SessionSupervisor(
-            session_id,
-            children,
-            limit=restarts,
-            manager=manager,
-            parent=self,
-            start_seconds=self.inner.grace_seconds("start", DEFAULT_START_SECONDS),
-            stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
-        )
+        supervisor = self._supervisor(session_id, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
         self._supervisors.add(supervisor)
@@ -111,6 +103,58 @@ class House(Desk):
             error = await self._give_up(supervisor, cause)
             raise error from (cause if isinstance(cause, BaseException) else None)
         return session
+
+    async def supervise(
+        self,
+        session_id: str,
+        manager: SessionVerbs,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        """Start children for a session that lives without any; arguments as for `create`.
+
+        Who cancels this has the session failed, as one whose children have.
+        """
+        if self._closing.done():
+            raise ManagerClosedError()
+        adopt = partial(self.inner.adopt, session_id)
+        session = await self.calls(adopt, undo=self._adopted_in_vain)
+        supervisor = self._supervisor(session_id, manager, children, restarts)
+        self._supervisors.add(supervisor)
+        self.inner.attach(session_id, supervisor)
+        self.expect(session)
+        seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
+        try:
+            cause = await supervisor.start(self.timing.after(seconds))
+        except asyncio.CancelledError:
+            give_up = partial(self._give_up, supervisor, "its start was cancelled")
+            await until_done(self.insist(give_up, f"{session_id} ends"))
+            raise
+        if cause is not None:
+            error = await self._give_up(supervisor, cause)
+            raise error from (cause if isinstance(cause, BaseException) else None)
+        supervisor.activated()
+        return session_of(session.state, session.revision, supervisor.shown)
+
+    async def _adopted_in_vain(self, session: Session) -> None:
+        await self.calls(partial(self.inner.not_adopted, session.session_id))
+
+    def _supervisor(
+        self,
+        session_id: str,
+        manager: SessionVerbs,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> SessionSupervisor:
+        return SessionSupervisor(
+            session_id,
+            children,
+            limit=restarts,
+            manager=manager,
+            parent=self,
+            start_seconds=self.inner.grace_seconds("start", DEFAULT_START_SECONDS),
+            stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
+        )
 
     async def _begun_in_vain(self, session: Session) -> None:
         cause = "its creation was cancelled"

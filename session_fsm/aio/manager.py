@@ -195,3 +195,32 @@ class SessionManager(SessionVerbs):
             )
         begin = partial(here.inner.begin, session_id, config, llm_config, metadata)
         return await here.create(begin, self, start, given, restarts)
+
+    async def supervise(
+        self,
+        session_id: str,
+        children: Iterable[Child],
+        *,
+        restarts: RestartLimit = RestartLimit(),  # noqa: B008 - frozen
+    ) -> Session:
+        """Start children for a session that lives and has none, such as one that was recovered.
+
+        Args:
+            session_id: Key of a stored session; it is touched.
+            children: What runs for the session, in the order in which it is started.
+            restarts: How often the children may be restarted.
+
+        Returns:
+            The session, with its worker.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            SessionSupervisedError: Something runs for it already, here or in another process.
+            TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
+            SessionStartError: The start failed, or not everything was ready within the start grace;
+                the session has ended, with the cause in its `error`.
+        """
+        given = checked_children(children)
+        if not given:
+            raise ValueError("children: at least one is needed")
+        return await self._desk.supervise(session_id, self, given, restarts)

@@ -14,6 +14,7 @@ from ..explain import next_timed
 from ..manager import SessionManager
 from ..session import Session
 from ..state import SessionConfig
+from ..stores.abc import Work
 from ..workers import DeferredWorker
 
 
@@ -32,6 +33,18 @@ class SteppedManager(SessionManager):
     ) -> Session:
         """Create a session for which something is about to be started; errors as `create`."""
         return self._starting.begin(self._new_state(session_id, config, llm_config, metadata))
+
+    def adopt(self, session_id: str) -> Session:
+        """Claim the worker of a session that lives without one.
+
+        Raises:
+            SessionSupervisedError: Something runs for it already.
+        """
+        return self._starting.adopt(session_id)
+
+    def not_adopted(self, session_id: str) -> None:
+        """Let go of the claim of a worker that does not run."""
+        self._core.store.release(session_id, (Work("worker"),), self._core.owner_id)
 
     def attach(self, session_id: str, worker: DeferredWorker) -> None:
         """Have a worker asked to stop when its session is ended; this blocks nobody."""

@@ -68,6 +68,7 @@ class _Slot:
 
     Attributes:
         ready: Done when it is ready first; holds what it failed by before, or None.
+        has_failed: Whether its last run has failed, and there will be no other.
     """
 
     child: Child
@@ -78,6 +79,7 @@ class _Slot:
     alive: bool = False
     restarts: int = 0
     error: str | None = None
+    has_failed: bool = False
 
     @property
     def running(self) -> asyncio.Task[None] | None:
@@ -212,7 +214,8 @@ class SessionSupervisor(DeferredWorker):
             if slot.child.restart == "temporary" or not (
                 failed or slot.child.restart == "permanent"
             ):
-                self._ended(slot, failed=failed)
+                slot.has_failed = failed
+                self._ended(slot)
                 return
             wait = self._next_backoff()
             if wait is None:
@@ -291,11 +294,12 @@ class SessionSupervisor(DeferredWorker):
         self._restarted.append(now)
         return limit.backoff(len(self._restarted))
 
-    def _ended(self, slot: _Slot, *, failed: bool) -> None:
-        """Fail the session if the last of its children has failed: nothing is behind it then."""
-        others = any(other.running for other in self._slots if other is not slot)
-        if failed and not others:
-            self._fail(slot)
+    def _ended(self, slot: _Slot) -> None:
+        """Fail the session if no child is left, and one has failed: nothing is behind it then."""
+        if any(other.running for other in self._slots if other is not slot):
+            return
+        if failed := [each for each in self._slots if each.has_failed]:
+            self._fail(slot if slot.has_failed else failed[0])
 
     def _fail(self, slot: _Slot) -> None:
         if self.failure is None:
