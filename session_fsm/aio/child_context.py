@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..stores import SessionStore
 from .children import Inbox
 from .verbs import SessionVerbs
 
@@ -17,13 +18,23 @@ class ChildContext:
         name: The child's name.
         restarts: How often it was restarted before this run.
         manager: The manager of the session.
+        owner_id: In whose name the manager's work is claimed in the store.
         stopping: Set when it is asked to stop.
         inbox: Messages for it; the same for all of its runs, so that none is lost by a restart.
 
     Threads: none but the loop's.
     """
 
-    __slots__ = ("_on_ready", "inbox", "manager", "name", "restarts", "session_id", "stopping")
+    __slots__ = (
+        "_on_ready",
+        "inbox",
+        "manager",
+        "name",
+        "owner_id",
+        "restarts",
+        "session_id",
+        "stopping",
+    )
 
     def __init__(
         self,
@@ -32,6 +43,7 @@ class ChildContext:
         name: str,
         restarts: int,
         manager: SessionVerbs,
+        owner_id: str,
         inbox: Inbox,
         on_ready: Callable[[], None],
     ) -> None:
@@ -39,9 +51,15 @@ class ChildContext:
         self.name = name
         self.restarts = restarts
         self.manager = manager
+        self.owner_id = owner_id
         self.inbox = inbox
         self.stopping = asyncio.Event()
         self._on_ready = on_ready
+
+    @property
+    def store(self) -> SessionStore:
+        """The store of the session; its calls may block."""
+        return self.manager.store
 
     def ready(self) -> None:
         """Tell that the child can be worked with; twice is harmless."""

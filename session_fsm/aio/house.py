@@ -50,6 +50,7 @@ class House(Desk):
     ) -> None:
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
+        self.owner_id = inner.owner_id
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()

@@ -24,6 +24,11 @@ class SteppedManager(SessionManager):
     Threads: safe.
     """
 
+    @property
+    def owner_id(self) -> str:
+        """In whose name work is claimed."""
+        return self._core.owner_id
+
     def begin(
         self,
         session_id: str | None,

@@ -34,9 +34,15 @@ LONGEST_CANCEL_SECONDS: Final = 5.0
 
 
 class Parent(Protocol):
-    """Who has supervisors, and is told by them."""
+    """Who has supervisors, and is told by them.
+
+    Attributes:
+        timing: What waits.
+        owner_id: In whose name work is claimed.
+    """
 
     timing: Timing
+    owner_id: str
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -252,6 +258,7 @@ class SessionSupervisor(DeferredWorker):
             name=name,
             restarts=slot.restarts,
             manager=self._manager,
+            owner_id=self._parent.owner_id,
             inbox=slot.inbox,
             on_ready=on_ready,
         )
