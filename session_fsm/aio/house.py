@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -88,22 +90,9 @@ class House(Desk):
         supervisor = self._supervisor(session_id, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
-        self._supervisors.add(supervisor)
-        self.inner.attach(session_id, supervisor)
-        self.expect(session)
-        try:
-            cause = await supervisor.start(self.inner.deadline_of(session))
-            if cause is None:
-                session = await self._activate(session_id, supervisor)
-        except asyncio.CancelledError:
-            cause = "its creation was cancelled"
-            give_up = partial(self._give_up, supervisor, cause)
-            await until_done(self.insist(give_up, f"{session_id} ends"))
-            raise
-        if cause is not None:
-            error = await self._give_up(supervisor, cause)
-            raise error from (cause if isinstance(cause, BaseException) else None)
-        return session
+        async with self._or_ended(supervisor, "its creation was cancelled"):
+            await self._start(supervisor, session, self.inner.deadline_of(session))
+            return await self._activate(session_id, supervisor)
 
     async def supervise(
         self,
@@ -121,21 +110,37 @@ class House(Desk):
         adopt = partial(self.inner.adopt, session_id)
         session = await self.calls(adopt, undo=self._adopted_in_vain)
         supervisor = self._supervisor(session_id, manager, children, restarts)
-        self._supervisors.add(supervisor)
-        self.inner.attach(session_id, supervisor)
-        self.expect(session)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
-        try:
-            cause = await supervisor.start(self.timing.after(seconds))
-        except asyncio.CancelledError:
-            give_up = partial(self._give_up, supervisor, "its start was cancelled")
-            await until_done(self.insist(give_up, f"{session_id} ends"))
-            raise
+        async with self._or_ended(supervisor, "its start was cancelled"):
+            await self._start(supervisor, session, self.timing.after(seconds))
+        supervisor.activated()
+        return session_of(session.state, session.revision, supervisor.shown)
+
+    async def _start(
+        self, supervisor: SessionSupervisor, session: Session, until: datetime | None
+    ) -> None:
+        """Start the children of a session, or end it.
+
+        Raises:
+            SessionStartError: One of them has failed, or was not ready in time.
+        """
+        self._supervisors.add(supervisor)
+        self.inner.attach(session.session_id, supervisor)
+        self.expect(session)
+        cause = await supervisor.start(until)
         if cause is not None:
             error = await self._give_up(supervisor, cause)
             raise error from (cause if isinstance(cause, BaseException) else None)
-        supervisor.activated()
-        return session_of(session.state, session.revision, supervisor.shown)
+
+    @asynccontextmanager
+    async def _or_ended(self, supervisor: SessionSupervisor, cause: str) -> AsyncIterator[None]:
+        """End the session of a supervisor if what is done in a block is cancelled."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            give_up = partial(self._give_up, supervisor, cause)
+            await until_done(self.insist(give_up, f"{supervisor.session_id} ends"))
+            raise
 
     async def _adopted_in_vain(self, session: Session) -> None:
         await self.calls(partial(self.inner.not_adopted, session.session_id))
