@@ -1,0 +1,147 @@
+"""A small chat back end over HTTP: a session for each conversation, a scripted model in it.
+
+    CHAT_STORE=sqlite:///chats.db uvicorn examples.chat:app
+
+    POST /chats                     -> 201 {"id": ...}
+    POST /chats/<id>   {"text": …}  -> 200 {"id", "status", "messages"}, when it was answered
+    GET /chats/<id>?messages=<n>    -> the same, as soon as there are so many messages
+    DELETE /chats/<id>              -> the same, when the conversation has ended
+
+What was said is durable before it is answered. Kill the process at any moment, by SIGKILL too, and
+start it again: every conversation goes on where it was, with the answer that is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from session_fsm import SessionFsmError, SessionNotFoundError, TransitionError
+from session_fsm.aio import Child, ChildContext, SessionManager
+
+THINKING_SECONDS = float(os.environ.get("CHAT_THINKING_SECONDS", "0"))
+LONGEST_THOUGHT_SECONDS = 7200.0
+MOST_BYTES = 100_000
+STATUS = {SessionNotFoundError: 404, TransitionError: 409, ValueError: 400, SessionFsmError: 503}
+
+
+async def think(messages: list[dict[str, str]]) -> str:
+    """Answer what was said last; a real back end would ask a model here."""
+    await asyncio.sleep(THINKING_SECONDS)
+    asked = sum(message["role"] == "user" for message in messages)
+    return f"{messages[-1]['text']}? That is your question {asked}."
+
+
+def said(role: str, text: str) -> Callable[[Any], dict[str, Any]]:
+    """Return the change of the metadata that adds a message; made again if a race is lost."""
+
+    def add(metadata: Any) -> dict[str, Any]:
+        messages = [*metadata.get("messages", ()), {"role": role, "text": text}]
+        return {**metadata, "messages": messages}
+
+    return add
+
+
+async def model(child: ChildContext) -> None:
+    """Answer whatever is not answered yet, as long as the conversation lasts."""
+    manager, session_id = child.manager, child.session_id
+    while not child.stopping.is_set():
+        messages = (await manager.get(session_id)).state.metadata.get("messages", ())
+        if messages and messages[-1]["role"] == "user":
+            turn = f"turn-{len(messages)}"
+            async with manager.task(session_id, turn, timeout_seconds=LONGEST_THOUGHT_SECONDS):
+                answer = await think(list(messages))
+                await manager.update(session_id, metadata=said("assistant", answer))
+        else:
+            async for _ in child.inbox:  # something was said, or the end has come
+                break
+
+
+CHILDREN = [Child("model", model, stop_seconds=0.5)]
+
+
+class Chat:
+    """The application, as ASGI calls it."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._manager: SessionManager
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Serve one request, or the life of the server."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        try:
+            status, body = await self._answer(scope, receive)
+        except (SessionFsmError, ValueError) as error:
+            status = next(STATUS[kind] for kind in STATUS if isinstance(error, kind))
+            body = {"error": str(error)}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+    async def _live(self, receive: Any, send: Any) -> None:
+        await receive()
+        async with SessionManager(self._store) as self._manager:
+            await self._manager.recover()
+            last: str | None = None
+            while page := await self._manager.list(status=("active", "idle"), after=last):
+                for session in page:
+                    await self._manager.supervise(session.session_id, CHILDREN)
+                    last = session.session_id
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: dict[str, Any], receive: Any) -> tuple[int, Any]:
+        match scope["method"], *scope["path"].strip("/").split("/"):
+            case "POST", "chats":
+                return 201, {"id": (await self._manager.create(children=CHILDREN)).session_id}
+            case "POST", "chats", session_id:
+                text = await _text(receive)
+                await self._manager.touch(session_id)  # refused when the conversation is over
+                session = await self._manager.update(session_id, metadata=said("user", text))
+                session.worker.inbox("model").put("something was said")
+                return 200, await self._once(session_id, lambda said: said[-1]["role"] != "user")
+            case "GET", "chats", session_id:
+                least = int(parse_qs(scope["query_string"].decode()).get("messages", ["0"])[0])
+                return 200, await self._once(session_id, lambda messages: len(messages) >= least)
+            case "DELETE", "chats", session_id:
+                await self._manager.terminate(session_id)
+                return 200, await self._once(session_id, lambda _: True)
+        return 404, {"error": "there is nothing here"}
+
+    async def _once(self, session_id: str, condition: Callable[[Any], bool]) -> dict[str, Any]:
+        """Tell of a conversation as soon as its messages are so, or it has ended."""
+        changed = asyncio.Event()
+        unsubscribe = self._manager.subscribe(lambda _: changed.set(), session_id)
+        try:
+            while True:
+                changed.clear()
+                state = (await self._manager.get(session_id)).state
+                messages = state.metadata.get("messages", ())
+                if condition(messages) or state.status in self._manager.lifecycle.final:
+                    return {"id": session_id, "status": state.status, "messages": [*messages]}
+                await changed.wait()
+        finally:
+            unsubscribe()
+
+
+async def _text(receive: Any) -> str:
+    """Read the text of a message."""
+    body, more = b"", True
+    while more and len(body) <= MOST_BYTES:
+        part = await receive()
+        body, more = body + part.get("body", b""), part.get("more_body", False)
+    match None if more else json.loads(body):
+        case {"text": str(text)} if text:
+            return text
+    raise ValueError('expected {"text": "..."} of at most 100 kB')
+
+
+app = Chat(os.environ.get("CHAT_STORE", "sqlite:///chats.db"))
