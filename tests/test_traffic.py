@@ -95,7 +95,7 @@ def test_traffic_is_of_one_lifecycle(tmp_path: Path) -> None:
         ("'[]'", CorruptRecordError, "event 3 of session 'a'"),
         ("json_remove(body, '$.trigger')", CorruptRecordError, "event 3 of session 'a'"),
         ("json_set(body, '$.source', 7)", CorruptRecordError, "event 3 of session 'a'"),
-        ("json_set(body, '$.format', 2)", SchemaVersionError, "event 3 of session 'a'"),
+        ("json_set(body, '$.format', 3)", SchemaVersionError, "event 3 of session 'a'"),
     ],
 )
 def test_traffic_names_events_that_can_not_be_read(

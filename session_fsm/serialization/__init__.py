@@ -28,6 +28,7 @@ from .converter import wire_fields, wire_value
 from .instants import parse_instant
 from .reading import (
     FORMAT,
+    FORMATS,
     MAX_DOCUMENT_BYTES,
     PLAIN_FORMAT,
     deserialize,
@@ -39,6 +40,7 @@ from .written import read_written
 
 __all__ = [
     "FORMAT",
+    "FORMATS",
     "MAX_DOCUMENT_BYTES",
     "deserialize",
     "dumps",

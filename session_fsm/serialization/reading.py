@@ -63,7 +63,9 @@ def deserialize(
     raise DeserializationError(problems=tuple(found))
 
 
-_READABLE = frozenset({FORMAT, *_UPGRADES})
+FORMATS: Final = (*sorted(_UPGRADES), FORMAT)
+"""The numbers of the formats that are read."""
+_READABLE = frozenset(FORMATS)
 
 
 def _format_of(mapping: Mapping[str, Any]) -> Any:
@@ -86,7 +88,7 @@ def _upgraded(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     fields = {name: value for name, value in mapping.items() if name != "format"}
     number = _format_of(mapping)
     if number not in _READABLE:
-        known = ", ".join(map(str, sorted(_READABLE)))
+        known = ", ".join(map(str, FORMATS))
         return fields, [f"format: unknown format {shown(mapping['format'])}; known are {known}"]
     strange = [name for name in _NEW_FIELDS.get(number, ()) if name in fields]
     if strange:

@@ -23,7 +23,7 @@ from ..errors import (
 from ..history import Sealed, Unveil, decode
 from ..keys import Keyring
 from ..lifecycle import Lifecycle
-from ..serialization import FORMAT, loads, newer_format, parse_instant
+from ..serialization import FORMATS, loads, newer_format, parse_instant
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
 from .abc import (
@@ -155,7 +155,7 @@ class SqliteStore(SessionStore):
         except DeserializationError as fault:
             if (number := newer_format(text)) is not None:
                 raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=str(FORMAT)
+                    found=f"{number} of {record}", supported=" and ".join(map(str, FORMATS))
                 ) from fault
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
         if state.session_id != session_id:
