@@ -16,6 +16,7 @@ from .errors import (
     KeyMissingError,
     LifecycleError,
     ManagerClosedError,
+    ProcessDiedError,
     Refusal,
     RevisionConflictError,
     SchemaVersionError,
@@ -37,9 +38,11 @@ from .keys import Keyring, generate_key
 from .lifecycle import LIVE, Lifecycle, Row
 from .machine import SessionMachine, step, transition
 from .manager import SessionManager
+from .orphans import drop_logs, read_log, reap_orphans
 from .serialization import deserialize, dumps, json_schema, loads, serialize
 from .session import (
     Page,
+    Reaped,
     RecoveryReport,
     Session,
     SessionEvent,
@@ -75,6 +78,8 @@ __all__ = [
     "LifecycleError",
     "ManagerClosedError",
     "Page",
+    "ProcessDiedError",
+    "Reaped",
     "RecoveryReport",
     "Refusal",
     "RevisionConflictError",
@@ -102,6 +107,7 @@ __all__ = [
     "VerifyReport",
     "after_grace",
     "deserialize",
+    "drop_logs",
     "dumps",
     "explain",
     "generate_key",
@@ -112,6 +118,8 @@ __all__ = [
     "loads",
     "open_store",
     "permitted",
+    "read_log",
+    "reap_orphans",
     "requires_feature",
     "serialize",
     "step",

@@ -215,6 +215,32 @@ class SessionStartError(SessionFsmError):
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
+class ProcessDiedError(SessionFsmError):
+    """A worker process ended by itself, and not well.
+
+    Attributes:
+        argv0: The program; its arguments may hold secrets, and are left out.
+        exit_code: What it exited with; None if it was ended by a signal.
+        signal: The number of the signal that ended it; None if it exited. Where both are None,
+            somebody else has asked how it ended, and was told.
+        last_output: The end of what it said, which may have many lines; secrets that it was given
+            in its environment are starred out.
+    """
+
+    argv0: str
+    exit_code: int | None
+    signal: int | None
+    last_output: str = ""
+
+    def __str__(self) -> str:
+        ends = {"exit code": self.exit_code, "signal": self.signal}
+        told = [f"{what} {number}" for what, number in ends.items() if number is not None]
+        how = " and ".join(told) or "nobody knows how"
+        said = " | ".join(self.last_output.split("\n")[-3:])
+        return f"process {self.argv0!r} has ended ({how})" + (f": {said}" if said else "")
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
 class StateInvalidError(SessionFsmError):
     """Data that no state may hold.
 

@@ -122,6 +122,32 @@ class SweepReport:
     failed: tuple[tuple[str, str], ...] = ()
 
 
+ReapedOutcome = Literal["gone", "ended", "killed", "left", "elsewhere", "unreadable"]
+
+
+@attrs.frozen(kw_only=True)
+class Reaped:
+    """What became of a worker process whose manager had died.
+
+    Attributes:
+        owner_id: The manager that had begun it.
+        session_id: The session that it ran for.
+        child: The name of the child that it was.
+        outcome: `gone`: nothing of it ran; `ended`: all of it ended when asked to; `killed`: some
+            of it had to be killed; `left`: some of it runs all the same, such as what another user
+            runs; `elsewhere`: it belongs to another pid namespace of this machine, and is not seen
+            from here; `unreadable`: its record can't be read. In the last three cases the record is
+            kept, for who comes next.
+        processes: How many of its processes ran.
+    """
+
+    owner_id: str
+    session_id: str
+    child: str
+    outcome: ReapedOutcome
+    processes: int = 0
+
+
 @attrs.frozen
 class RecoveryReport:
     """What was done about that which dead owners had left.
@@ -131,12 +157,14 @@ class RecoveryReport:
         released: Ids of the sessions that live on without what the dead owner did in them.
         dropped_tasks: Ids of the tasks that were dropped, by session.
         failed: Sessions that could not be recovered, each with the error in words.
+        reaped: What became of the worker processes that dead owners had left running.
     """
 
     ended: tuple[str, ...] = ()
     released: tuple[str, ...] = ()
     dropped_tasks: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    reaped: tuple[Reaped, ...] = ()
 
 
 @attrs.frozen

@@ -23,6 +23,7 @@ from .errors import (
 )
 from .history import audit, rebuild, snapshot_problem, tombstone
 from .lifecycle import Lifecycle
+from .orphans import drop_logs, reap_orphans
 from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
 from .stores.abc import Abandoned, SessionStore, Stored, StoredStep, Work, all_ids
 
@@ -55,8 +56,10 @@ def sweep(core: Core, at: datetime) -> SweepReport:
 
 
 def recover(core: Core) -> RecoveryReport:
-    """Clear away what dead owners left, session by session."""
+    """Clear away what dead owners left: first their processes, then their work, by session."""
     tally = _Recovered()
+    # Before anybody else can run something for these sessions.
+    reaped = reap_orphans(core.store)
     for abandoned in core.store.abandoned():
         session_id = abandoned.session_id
         try:
@@ -72,6 +75,7 @@ def recover(core: Core) -> RecoveryReport:
         released=tuple(each for each in tally.released if each not in tally.ended),
         dropped_tasks=tuple(tally.dropped),
         failed=tuple(tally.failed),
+        reaped=reaped,
     )
 
 
@@ -144,6 +148,7 @@ def _bury(core: Core, stored: Stored) -> bool:
         core.store.bury(session_id, stored.revision, sealed)
     except (SessionNotFoundError, RevisionConflictError):
         return False
+    drop_logs(core.store, session_id)
     core.announce(sealed.event)
     return True
 

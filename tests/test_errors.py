@@ -22,6 +22,7 @@ from session_fsm.errors import (
     KeyMissingError,
     LifecycleError,
     ManagerClosedError,
+    ProcessDiedError,
     Refusal,
     RefusalKind,
     RevisionConflictError,
@@ -58,6 +59,7 @@ PARENTS: dict[type[SessionFsmError], type[Exception]] = {
     SessionNotFoundError: SessionFsmError,
     SessionExistsError: SessionFsmError,
     SessionStartError: SessionFsmError,
+    ProcessDiedError: SessionFsmError,
     SessionSupervisedError: SessionFsmError,
     TaskDroppedError: SessionFsmError,
     StateInvalidError: SessionFsmError,
@@ -88,6 +90,10 @@ EXAMPLES: dict[str, Any] = {
     "supported": "1",
     "operation_id": "op-1",
     "key_id": "0123456789abcdef",
+    "argv0": "/usr/bin/agent",
+    "exit_code": 70,
+    "signal": 15,
+    "last_output": "no such model",
     "record": "event 3 of session 'chat-1'",
 }
 

@@ -8,6 +8,7 @@ parent, and when the manager is closed, nothing runs any longer.
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
 from .manager import SessionManager
+from .process import ProcessWorker
 from .supervisor import SessionSupervisor
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ChildContext",
     "ChildStatus",
     "Inbox",
+    "ProcessWorker",
     "RestartLimit",
     "SessionManager",
     "SessionSupervisor",

@@ -330,6 +330,10 @@ class SessionStore(ABC):
         """Declare an owner of this process dead; what it left can be recovered."""
 
     @abstractmethod
+    def is_alive(self, owner_id: str) -> bool:
+        """Tell whether an owner lives; one that nobody knows does not."""
+
+    @abstractmethod
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         """Return all work in progress in a session, whoever answers for it."""
 
@@ -391,6 +395,14 @@ class SessionStore(ABC):
     @abstractmethod
     def set_mark(self, name: str, body: bytes) -> None:
         """Keep something under a name, such as the position of whoever feeds the store."""
+
+    @abstractmethod
+    def drop_mark(self, name: str) -> None:
+        """Keep nothing under a name any longer; twice is harmless."""
+
+    @abstractmethod
+    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        """Return the names that begin so, in order, each with what is kept; may be empty."""
 
     @abstractmethod
     def check(self) -> tuple[str, ...]:

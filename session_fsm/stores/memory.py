@@ -254,6 +254,10 @@ class MemoryStore(SessionStore):
         with self._lock:
             self._owners.discard(owner_id)
 
+    def is_alive(self, owner_id: str) -> bool:
+        with self._open():
+            return owner_id in self._owners
+
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         with self._open():
             return tuple(self._claims.get(session_id, ()))
@@ -362,16 +366,18 @@ class MemoryStore(SessionStore):
 
     def set_mark(self, name: str, body: bytes) -> None:
         with self._open():
-            if self._undo is not None:
-                before = self._marks.get(name)
-                self._undo.append(
-                    lambda: (
-                        self._marks.pop(name, None)
-                        if before is None
-                        else self._marks.update({name: before})
-                    )
-                )
+            self._remember_mark(name)
             self._marks[name] = body
+
+    def drop_mark(self, name: str) -> None:
+        with self._open():
+            self._remember_mark(name)
+            self._marks.pop(name, None)
+
+    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        with self._open():
+            found = (mark for mark in self._marks.items() if mark[0].startswith(prefix))
+            return tuple(sorted(found))
 
     def check(self) -> tuple[str, ...]:
         with self._open():
@@ -401,6 +407,19 @@ class MemoryStore(SessionStore):
         with self._lock:
             self.check_open()
             yield
+
+    def _remember_mark(self, name: str) -> None:
+        """Note what was kept under a name, for a batch that may be undone."""
+        if self._undo is None:
+            return
+        before = self._marks.get(name)
+        self._undo.append(
+            lambda: (
+                self._marks.pop(name, None)
+                if before is None
+                else self._marks.update({name: before})
+            )
+        )
 
     def _remember(self, session_id: str) -> None:
         """Note how a session was, for a batch that may be undone."""

@@ -142,6 +142,10 @@ class SpanningStore(SessionStore):
         self.main.dismiss(owner_id)
         self._passing.dismiss(owner_id)
 
+    def is_alive(self, owner_id: str) -> bool:
+        self._passing.check_open()
+        return self.main.is_alive(owner_id)
+
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         return self._home(session_id).work_in(session_id)
 
@@ -185,6 +189,14 @@ class SpanningStore(SessionStore):
     def set_mark(self, name: str, body: bytes) -> None:
         self._passing.check_open()
         self.main.set_mark(name, body)
+
+    def drop_mark(self, name: str) -> None:
+        self._passing.check_open()
+        self.main.drop_mark(name)
+
+    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        self._passing.check_open()
+        return self.main.marks(prefix)
 
     def check(self) -> tuple[str, ...]:
         return self.main.check() + self._passing.check()

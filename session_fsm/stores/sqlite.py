@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,10 @@ class SqliteStore(SessionStore):
     def dismiss(self, owner_id: str) -> None:
         self._owners.drop(owner_id)
 
+    def is_alive(self, owner_id: str) -> bool:
+        self._connections.check_open()
+        return self._owners.is_alive(owner_id)
+
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         with self._connections.reading() as reader:
             rows = reader.execute(
@@ -420,6 +425,20 @@ class SqliteStore(SessionStore):
                 "INSERT INTO mark VALUES (?, ?) ON CONFLICT DO UPDATE SET body = excluded.body",
                 (name, body),
             )
+
+    def drop_mark(self, name: str) -> None:
+        with self._connections.writing() as writer:
+            writer.execute("DELETE FROM mark WHERE name = ?", (name,))
+
+    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        # Names are in the order of their characters: those that begin so stand in one run.
+        query = "SELECT name, body FROM mark WHERE name >= ? ORDER BY name"
+        with (
+            self._connections.reading() as reader,
+            closing(reader.execute(query, (prefix,))) as rows,
+        ):
+            run = takewhile(lambda row: row[0].startswith(prefix), rows)
+            return tuple((name, bytes(body)) for name, body in run)
 
     def rekey(self) -> RekeyReport:
         """Have the key of every session wrapped by the keyring's current key, page by page.

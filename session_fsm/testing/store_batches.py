@@ -79,6 +79,7 @@ class BatchRules(StoreRules):
         author.write("reborn", *final)
         other.write("stopped", "activate", claims=[WORKER, TASK])
         store.set_mark("m", b"before")
+        store.set_mark("k", b"kept")
         store.dismiss("other")
         before = everything(store, "author", "other")
         with refused(_UndoneError), store.batch():
@@ -95,10 +96,11 @@ class BatchRules(StoreRules):
             store.release("stopped", [WORKER], "other")
             store.set_mark("m", b"after")
             store.set_mark("n", b"new")
+            store.drop_mark("k")
             assert everything(store, "author", "other") != before
             raise _UndoneError
         assert everything(store, "author", "other") == before
-        assert (store.mark("m"), store.mark("n")) == (b"before", None)
+        assert store.marks("") == (("k", b"kept"), ("m", b"before"))
         assert not any(store.landed(commit.session_id, commit.operation_id) for commit in commits)
         author.write("new", "activate")
         author.write("a", "touch")

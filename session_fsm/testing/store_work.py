@@ -91,6 +91,15 @@ class WorkRules(StoreRules):
         store.release("a", [TASK, WORKER], "one")
         assert left(store, "a") == {("a", "two"): {OTHER_TASK}}
 
+    def test_store_tells_who_lives(self, store: SessionStore) -> None:
+        """An owner lives from its being known to its dismissal, with or without work."""
+        one = self.author(store, "one")
+        assert (store.is_alive("one"), store.is_alive("two")) == (True, False)
+        one.write("a", "activate", claims=[TASK])
+        store.enlist("two")
+        store.dismiss("one")
+        assert (store.is_alive("one"), store.is_alive("two")) == (False, True)
+
     def test_store_lets_work_be_taken_over(self, store: SessionStore) -> None:
         """Work that a living owner claims is not abandoned any more, whoever had it before."""
         one, two = self.author(store, "one"), self.author(store, "two")
@@ -148,6 +157,26 @@ class WorkRules(StoreRules):
         store.set_mark("é' b", b"other")
         assert (store.mark("a"), store.mark("é' b"), store.mark("b")) == (b"\x00", b"other", None)
 
+    def test_store_drops_marks(self, store: SessionStore) -> None:
+        """A name under which something was dropped keeps nothing, and can be used again."""
+        store.set_mark("a", b"1")
+        store.set_mark("ab", b"2")
+        store.drop_mark("a")
+        store.drop_mark("a")
+        assert (store.mark("a"), store.mark("ab")) == (None, b"2")
+        assert store.marks("") == (("ab", b"2"),)
+        store.set_mark("a", b"3")
+        assert store.mark("a") == b"3"
+
+    def test_store_lists_marks(self, store: SessionStore) -> None:
+        """Names that begin alike are listed with what they keep, in the order of characters."""
+        names = ("a/é", "a/", "a/b", "a0", "a/%_", "a", "a/B", "b/a", "a/\U0010ffff", "a/\uffff")
+        for name in names:
+            store.set_mark(name, name.encode())
+        for prefix in ("", "a", "a/", "a/b", "a/\U0010ffff", "A", "a/b/", "a/_", "c"):
+            found = sorted(name for name in names if name.startswith(prefix))
+            assert store.marks(prefix) == tuple((name, name.encode()) for name in found)
+
     # --- the store itself -----------------------------------------------------------------
 
     def test_store_finds_nothing_wrong_with_itself(self, store: SessionStore) -> None:
@@ -196,6 +225,9 @@ class WorkRules(StoreRules):
             batch,
             lambda: store.mark("x"),
             lambda: store.set_mark("x", b""),
+            lambda: store.drop_mark("x"),
+            lambda: store.marks("x"),
+            lambda: store.is_alive("x"),
             store.check,
         )
         for call in calls:

@@ -1,0 +1,187 @@
+"""A process and all that came from it: who they are, and how they are ended together.
+
+What came from a process are those of its group and session, their children, and those that have
+inherited its mark, an entry of the environment: whoever leaves group, session and parent keeps
+that. One that has left all of them and has cleared or overwritten its environment is not found.
+
+Source: setsid(2), environ(7); how a session of processes outlives its leader: credentials(7).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import attrs
+
+from .processes import (
+    Place,
+    ProcessHandle,
+    ProcessStat,
+    all_stats,
+    stat_of,
+    this_place,
+    tokens_of,
+    wait_until_gone,
+)
+
+LONGEST_KILL_SECONDS: Final = 10.0
+"""Longest that killed processes are waited for: one may hang in the kernel."""
+ROUND_SECONDS: Final = 1.0
+"""Longest wait for the killed before it is looked whether they have made others meanwhile."""
+
+
+@attrs.frozen(kw_only=True)
+class Family:
+    """A process that leads a session of its own, and all that came from it.
+
+    Attributes:
+        place: Where its number counts.
+        pid: Its number; that of its group and session, too.
+        start_ticks: When it started, in clock ticks since the boot.
+        token: Its mark.
+    """
+
+    place: Place
+    pid: int
+    start_ticks: int
+    token: str
+
+    def is_led_by(self, stat: ProcessStat | None) -> bool:
+        """Tell whether a process, seen here, is its leader, be it that it has ended."""
+        if stat is None:
+            return False
+        return (stat.pid, stat.start_ticks) == (self.pid, self.start_ticks)
+
+
+def family_of(pid: int, token: str) -> Family:
+    """Return the family of a process that is there.
+
+    Raises:
+        ProcessLookupError: There is none of that number.
+    """
+    stat = stat_of(pid)
+    if stat is None:
+        raise ProcessLookupError(f"there is no process {pid}")
+    return Family(place=this_place(), pid=pid, start_ticks=stat.start_ticks, token=token)
+
+
+def find_members(families: Collection[Family]) -> dict[Family, tuple[ProcessHandle, ...]]:
+    """Find what runs of each family, its leader included; this process is left out.
+
+    Returns:
+        A handle for each process, to be closed by the caller; families of which nothing runs have
+        none.
+    """
+    here = this_place()
+    near = [each for each in families if each.place.boot_id == here.boot_id]
+    found: dict[Family, tuple[ProcessHandle, ...]] = dict.fromkeys(families, ())
+    if not near:
+        return found
+    stats = {stat.pid: stat for stat in all_stats()}
+    stats.pop(os.getpid(), None)
+    children: dict[int, list[int]] = {}
+    for stat in stats.values():
+        children.setdefault(stat.parent, []).append(stat.pid)
+    # Nobody is older than what it came from.
+    oldest = min(each.start_ticks for each in near)
+    tokens = {
+        stat.pid: tokens_of(stat.pid)
+        for stat in stats.values()
+        if stat.start_ticks >= oldest and not stat.is_over
+    }
+    for family in near:
+        marked = {pid for pid, each in tokens.items() if family.token in each}
+        related = set() if family.place != here else _related(family, stats)
+        pids = _with_descendants(marked | related, children)
+        handles = (ProcessHandle.take(pid, stats[pid].start_ticks) for pid in sorted(pids))
+        found[family] = tuple(handle for handle in handles if handle is not None)
+    return found
+
+
+def _related(family: Family, stats: Mapping[int, ProcessStat]) -> set[int]:
+    """Return who is in the leader's group or session, if these are still its own."""
+    if not family.is_led_by(stats.get(family.pid)):
+        return set()
+    related = {
+        stat.pid for stat in stats.values() if family.pid in (stat.pid, stat.group, stat.session)
+    }
+    # Others may have number, group and session as soon as the leader has gone: it had them all the
+    # while if it has them now.
+    return related if family.is_led_by(stat_of(family.pid)) else set()
+
+
+def _with_descendants(pids: Iterable[int], children: Mapping[int, list[int]]) -> set[int]:
+    found: set[int] = set()
+    waiting = list(pids)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += children.get(pid, ())
+    return found
+
+
+@attrs.define
+class Ended:
+    """What became of a family.
+
+    Attributes:
+        asked: How many of its processes ran.
+        killed: How many had to be killed.
+        left: How many run all the same.
+    """
+
+    asked: int = 0
+    killed: int = 0
+    left: int = 0
+
+
+def end_families(families: Collection[Family], *, term_seconds: float) -> dict[Family, Ended]:
+    """Ask all processes of some families to end, and kill those that have not, until none is left.
+
+    Args:
+        families: Those that the caller has not begun itself: nobody waits here for how they ended.
+        term_seconds: How long those that are asked are waited for.
+
+    Returns:
+        What became of each.
+    """
+    ended = {family: Ended() for family in families}
+    members: dict[Family, list[ProcessHandle]] = {family: [] for family in families}
+    killed: dict[Family, set[tuple[int, int]]] = {family: set() for family in families}
+    try:
+        for family, handles in find_members(families).items():
+            members[family] += handles
+            ended[family].asked = sum(handle.ask_to_end() for handle in handles)
+        wait_until_gone([each for handles in members.values() for each in handles], term_seconds)
+        end = time.monotonic() + LONGEST_KILL_SECONDS
+        waiting = list(families)
+        while waiting:
+            doomed: dict[Family, list[ProcessHandle]] = {}
+            for family, found in find_members(waiting).items():
+                # One whose parent has ended may not be found again.
+                alive = [handle for handle in members[family] if not handle.is_gone()]
+                doomed[family] = [*alive, *found]
+                members[family] += found
+                ended[family].left = len(doomed[family])
+            waiting = [family for family in waiting if doomed[family]]
+            if time.monotonic() >= end:
+                break
+            for family in waiting:
+                killed[family] |= kill_all(doomed[family])
+                ended[family].killed = len(killed[family])
+            every = [each for handles in doomed.values() for each in handles]
+            wait_until_gone(every, ROUND_SECONDS)
+    finally:
+        for handle in [each for handles in members.values() for each in handles]:
+            handle.close()
+    return ended
+
+
+def kill_all(handles: Iterable[ProcessHandle]) -> set[tuple[int, int]]:
+    """Kill some processes; returns number and start of those that could be."""
+    return {(each.pid, each.start_ticks) for each in handles if each.send(signal.SIGKILL)}

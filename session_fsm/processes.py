@@ -1,0 +1,196 @@
+"""Processes of the operating system: which one it is, and signals to that one alone.
+
+A process id is a number that is given again. What a process is, for as long as the machine runs, is
+told by the number, the tick at which it started, the boot and the namespace in which the number
+counts. Nothing here sends a signal to a process whose identity was not seen to be the one that was
+meant, and where the kernel has pidfds, what was seen is held until the signal is sent.
+
+Source: proc(5), pidfd_open(2); Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+MARKER: Final = "SESSION_FSM_WORKER"
+"""The variable of the environment by which descendants are found: tokens, the outermost first."""
+
+LOOK_SECONDS: Final = 0.02
+"""How often it is looked whether a process is gone, where the kernel has no pidfds."""
+
+_PROC: Final = "/proc"
+_ENTRY: Final = f"{MARKER}=".encode()
+
+
+@attrs.frozen
+class Place:
+    """Where process ids mean something.
+
+    Attributes:
+        boot_id: Of the machine's run.
+        pid_namespace: As the kernel names it.
+    """
+
+    boot_id: str
+    pid_namespace: str
+
+
+def this_place() -> Place:
+    """Return where this process is.
+
+    Raises:
+        NotImplementedError: There is no `/proc` as Linux has it, or it is another namespace's.
+    """
+    try:
+        seen = os.readlink(f"{_PROC}/self")
+        boot_id = Path(_PROC, "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        place = Place(boot_id, os.readlink(f"{_PROC}/self/ns/pid"))
+    except OSError as fault:
+        raise NotImplementedError(
+            f"processes can't be told apart here: that needs /proc of Linux ({fault})"
+        ) from fault
+    if seen != str(os.getpid()):
+        raise NotImplementedError(
+            f"processes can't be told apart here: /proc shows another pid namespace ({seen} is"
+            f" this process there, {os.getpid()} here); mount it anew"
+        )
+    return place
+
+
+@attrs.frozen
+class ProcessStat:
+    """What the kernel tells of a process, as of one moment; see field by field in proc(5)."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    threads: int
+    start_ticks: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it runs no longer, be it that nobody has asked how it ended."""
+        # One whose first thread has ended while others run on looks like a zombie, too.
+        return self.state in "ZX" and self.threads <= 1
+
+
+def stat_of(pid: int) -> ProcessStat | None:
+    """Return what the kernel tells of a process; None if there is none of that number."""
+    try:
+        text = Path(f"{_PROC}/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name stands in parentheses, and may have any of them in itself.
+    fields = text[text.rindex(b")") + 2 :].split()
+    parent, group, session, threads, ticks = (int(fields[n]) for n in (1, 2, 3, 17, 19))
+    return ProcessStat(pid, fields[0].decode(), parent, group, session, threads, ticks)
+
+
+def all_stats() -> Iterator[ProcessStat]:
+    """Yield what the kernel tells of each process that is seen from here."""
+    for name in os.listdir(_PROC):
+        if name.isdecimal() and (stat := stat_of(int(name))) is not None:
+            yield stat
+
+
+def tokens_of(pid: int) -> frozenset[str]:
+    """Return the tokens that a process has inherited; none if that can't be seen."""
+    try:
+        environ = Path(f"{_PROC}/{pid}/environ").read_bytes()
+    except OSError:
+        return frozenset()  # gone, or another user's
+    if _ENTRY not in environ:
+        return frozenset()
+    values = (each[len(_ENTRY) :] for each in environ.split(b"\0") if each.startswith(_ENTRY))
+    return frozenset(token.decode("ascii", "replace") for v in values for token in v.split(b":"))
+
+
+class ProcessHandle:
+    """Holds on to one process, and to no other that has its number later.
+
+    Attributes:
+        pid: Its number.
+        start_ticks: When it started, in clock ticks since the boot.
+        fd: A pidfd, readable once the process has ended; None where the kernel has none.
+    """
+
+    __slots__ = ("fd", "pid", "start_ticks")
+
+    def __init__(self, pid: int, start_ticks: int, fd: int | None) -> None:
+        self.pid = pid
+        self.fd = fd
+        self.start_ticks = start_ticks
+
+    @classmethod
+    def take(cls, pid: int, start_ticks: int) -> ProcessHandle | None:
+        """Hold on to a process; None if it has ended, or another one has its number."""
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        except OSError:
+            fd = None  # an old kernel, or a sandbox that forbids the call
+        handle = cls(pid, start_ticks, fd)
+        # Once it is held, its number is nobody else's as long as it has not ended: what is seen
+        # under the number between these two looks is what is held.
+        stat = stat_of(pid)
+        if stat is not None and stat.start_ticks == start_ticks and not handle.is_gone():
+            return handle
+        handle.close()
+        return None
+
+    def is_gone(self) -> bool:
+        """Tell whether the process has ended, be it that nobody has asked how."""
+        if self.fd is not None:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            return bool(poll.poll(0))
+        stat = stat_of(self.pid)
+        return stat is None or stat.start_ticks != self.start_ticks or stat.is_over
+
+    def send(self, number: int) -> bool:
+        """Send the process a signal; returns whether it could be sent."""
+        try:
+            if self.fd is not None:
+                signal.pidfd_send_signal(self.fd, number)
+                return True
+            if self.is_gone():
+                return False
+            os.kill(self.pid, number)
+            return True
+        except (ProcessLookupError, PermissionError):
+            return False
+
+    def ask_to_end(self) -> bool:
+        """Ask the process to end, also if it was halted; returns whether that could be done."""
+        return self.send(signal.SIGTERM) and self.send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Hold on to it no longer."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+def wait_until_gone(handles: Collection[ProcessHandle], seconds: float) -> None:
+    """Wait until all of these processes have ended, for so many seconds at most."""
+    end = time.monotonic() + seconds
+    waiting = [handle for handle in handles if not handle.is_gone()]
+    while waiting and (left := end - time.monotonic()) > 0:
+        poll = select.poll()
+        watched = [handle.fd for handle in waiting if handle.fd is not None]
+        for fd in watched:
+            poll.register(fd, select.POLLIN)
+        step = left if len(watched) == len(waiting) else min(left, LOOK_SECONDS)
+        poll.poll(step * 1000)
+        waiting = [handle for handle in waiting if not handle.is_gone()]
