@@ -15,7 +15,7 @@ from supervised import in_real_time, opened, simulated, waits
 
 from session_fsm import SESSION_LIFECYCLE, Session, SessionManager, aio
 from session_fsm.aio import Child
-from session_fsm.aio.calls import FAILED, GONE_THROUGH, NOT_BEGUN
+from session_fsm.aio.calls import FAILED, GONE_THROUGH, NOT_BEGUN, Calls
 from session_fsm.clock import ManualClock
 
 
@@ -241,3 +241,31 @@ async def test_aio_cancelling_a_call_that_has_not_begun_is_never_made() -> None:
         go_on.set()
         await first
         assert ((await manager.get("s")).status, store.calls["commit"]) == ("active", 2)
+
+
+@in_real_time
+async def test_aio_cancelling_is_undone_before_the_end() -> None:
+    """What is undone for somebody who was cancelled is waited for by the end of the calls."""
+    calls, made, undone = Calls(1), threading.Event(), []
+
+    async def undo(value: int) -> None:
+        await asyncio.sleep(0)
+        undone.append(await calls(lambda: value + 1))
+
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def make() -> int:
+        loop.call_soon_threadsafe(begun.set)
+        await_event(made)
+        return 1
+
+    call = asyncio.ensure_future(calls(make, undo=undo))
+    await begun.wait()
+    call.cancel()
+    await asyncio.sleep(0)
+    made.set()
+    await calls.close()
+    assert undone == [2]
+    with pytest.raises(asyncio.CancelledError):
+        await call

@@ -79,9 +79,10 @@ class Calls:
         Args:
             last: One more call, made when all others are.
         """
-        self._open = False
         while self._making:
             await until_done(*self._making)
+            await asyncio.sleep(0)  # whoever has made it may have something to undo by another one
+        self._open = False
         try:
             if last is not None:
                 await asyncio.get_running_loop().run_in_executor(self._pool, last)
