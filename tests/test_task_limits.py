@@ -270,6 +270,7 @@ async def test_task_limits_cancel_the_work(clock: ManualClock) -> None:
             await work()
         assert cancelled == ["work"]
         assert seconds(30) <= clock.now() - START < seconds(31)
+        await watch.until(lambda: watch.status("s") == "idle")
         assert watch.triggers("s")[2:] == ["begin_task", "task_timeout", "go_idle"]
 
 
