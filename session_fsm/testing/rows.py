@@ -77,7 +77,7 @@ class RowRecorder:
         ...     state = step(SessionState.new("a"), "activate")
         >>> [coverage] = recorder.coverage()
         >>> coverage.fired["activate", "initializing"], coverage.headline
-        (1, '1 of 21 rows were fired')
+        (1, '1 of 23 rows were fired')
     """
 
     def __init__(self, lifecycles: Iterable[Lifecycle]) -> None:
