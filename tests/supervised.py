@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
+import pytest
 from managing import PATIENCE_SECONDS
 
 from session_fsm import Session, SessionEvent
@@ -60,10 +61,17 @@ class Watch:
         return [each.trigger for each in self.events if each.session_id == session_id]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until a condition holds, which is looked at whenever there is an event."""
-        while not condition():
-            self._heard.clear()
-            await self._heard.wait()
+        """Wait until a condition holds, which is looked at whenever there is an event.
+
+        What never comes fails the test, after an hour by the loop's time.
+        """
+        try:
+            async with asyncio.timeout(3600):
+                while not condition():
+                    self._heard.clear()
+                    await self._heard.wait()
+        except TimeoutError:
+            pytest.fail(f"what was waited for never happened; what did: {self.events}")
 
     async def ended(self, *session_ids: str) -> None:
         """Wait until sessions have ended."""

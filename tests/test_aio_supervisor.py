@@ -89,6 +89,7 @@ async def test_supervisor_start_that_takes_too_long_is_an_abort(clock: ManualClo
         assert "'slow' was not ready in time" in caught.value.cause
         session = await manager.get("s")
         assert (session.status, session.worker) == ("terminated", None)
+        await watch.ended("s")
         assert watch.triggers("s") in ([None, "abort"], [None, "start_timeout"])
         assert diary.entries[:2] == ["quick begins", "slow begins"]
         assert "quick ends" in diary.entries
@@ -349,6 +350,7 @@ async def test_supervisor_abandons_and_names_who_ignores_all(clock: ManualClock)
         session = await manager.terminate("s")
         assert session.status == "terminated"
         assert session.state.error == "did not stop, and abandoned: stubborn"
+        await watch.ended("s")
         assert watch.triggers("s")[-1] == "finish"
         assert clock.now() - START < seconds(10)
         assert diary.entries == ["good begins", "good ends"]
