@@ -3,15 +3,21 @@
     python tests/soak.py --seconds 60
 
 Each round, some hundred sessions live for a day of simulated time on one SQLite file, are ended and
-purged. Then it is counted what is there: tasks, threads, descriptors, blocks of memory. The first
-half of the rounds warms up, for a manager keeps the machines of a thousand sessions; what the last
-quarter has is compared with what the third had.
+purged. Then it is counted what is there: tasks, threads, descriptors, blocks of memory. All threads
+that the manager may have, and all readers that they may need, are there before: one more of either
+is too many. The first half of the rounds warms up, for a manager keeps the machines of a thousand
+sessions; what the last quarter has is compared with what the third had.
+
+What is purged leaves a tombstone, so the file grows by design, and SQLite's caches of pages with it
+up to their bound. The program makes that bound small, and has the C library keep no free memory for
+each thread: what grows then is kept by somebody.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -20,21 +26,24 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import attrs
 from chaos import live
-from managing import START
+from managing import PATIENCE_SECONDS, START
 from supervised import opened
 
 from session_fsm.aio import SessionManager
 from session_fsm.clock import ManualClock
+from session_fsm.stores import SessionStore, SqliteStore, sqlite_connection
 from session_fsm.testing import run_simulated
 
 MOST_GROWTH: Final = {"blocks": 1.01, "resident_bytes": 1.05}
 """Of the memory, from the third quarter of the rounds to the last."""
 FEWEST_ROUNDS: Final = 8
+MOST_THREADS: Final = 16
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +70,32 @@ def sample() -> Sample:
     )
 
 
+async def begin_all_threads(manager: SessionManager, clock: ManualClock) -> None:
+    """Have as many calls made at the same time as the manager may make."""
+    together = threading.Barrier(MOST_THREADS, timeout=PATIENCE_SECONDS)
+
+    def meet(metadata: object) -> object:
+        together.wait()
+        return metadata
+
+    names = [f"first-{number}" for number in range(MOST_THREADS)]
+    for name in names:
+        await manager.create(name)
+    await asyncio.gather(*(manager.update(name, metadata=meet) for name in names))
+    for name in names:
+        await manager.terminate(name)
+    await asyncio.sleep(1)
+    await manager.purge(ended_before=clock.now())
+
+
+def open_all_readers(store: SessionStore) -> None:
+    """Have as many readers at the same time as the manager has threads."""
+    assert isinstance(store, SqliteStore)
+    with ExitStack() as readers:
+        for _ in range(MOST_THREADS):
+            readers.enter_context(store._connections.reading())
+
+
 async def one_round(
     manager: SessionManager, clock: ManualClock, *, sessions: int, seed: int
 ) -> list[str]:
@@ -85,8 +120,13 @@ async def rounds(
     problems: list[str] = []
     end = time.monotonic() + seconds
     async with opened(
-        clock, store=f"sqlite:///{directory}/soak.db", stop_grace_seconds=10.0
+        clock,
+        store=f"sqlite:///{directory}/soak.db",
+        stop_grace_seconds=10.0,
+        max_threads=MOST_THREADS,
     ) as manager:
+        await begin_all_threads(manager, clock)
+        open_all_readers(manager.store)
         while len(samples) < least or time.monotonic() < end:
             problems += await one_round(manager, clock, sessions=sessions, seed=len(samples))
             samples.append(sample())
@@ -122,8 +162,16 @@ def soak(
     return samples, [*problems, *growth(samples)]
 
 
+def keep_no_free_memory() -> None:
+    """Have all threads share one heap, and SQLite's caches be full within a round or two."""
+    arena_max = -8
+    assert ctypes.CDLL(None).mallopt(arena_max, 1)
+    sqlite_connection.CACHE_KIB = 200  # type: ignore[misc]  # of this process alone
+
+
 def main() -> int:
     """Soak, and print what was counted."""
+    keep_no_free_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--sessions", type=int, default=200)

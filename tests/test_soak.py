@@ -37,4 +37,5 @@ def test_soak_leaves_no_task_no_thread_and_no_descriptor(caplog: pytest.LogCaptu
     samples, problems = soak(sessions=15, seconds=0)
     of_memory = ("blocks", "resident_bytes")  # the caches of so short a soak are not full yet
     assert [each for each in problems if not each.startswith(of_memory)] == []
-    assert {each.tasks for each in samples} == {samples[0].tasks}
+    for name in ("tasks", "threads", "descriptors"):
+        assert len({getattr(each, name) for each in samples}) == 1, name
