@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
+from managing import START
 from rule_cases import AgentRules, Counted, OnSqlite, OrderRules, run, with_row
 
 from session_fsm import (
+    SESSION_LIFECYCLE,
     Attempt,
     LifecycleError,
     Row,
+    SessionManager,
 )
+from session_fsm.clock import ManualClock
 from session_fsm.testing import LifecycleRules
 from session_fsm.testing.arguments import Arguments
+from session_fsm.testing.rules_oracle import Oracle
 
 # --- our own lifecycles ----------------------------------------------------------------------
 
@@ -53,6 +59,23 @@ def test_rules_lead_through_the_rows(rules: type[Counted]) -> None:
     fired = {(trigger, str(source)) for trigger, source in rules.fired}
     missing = [row for row in rows if row not in fired]
     assert len(missing) <= len(rows) / 5, missing
+
+
+def test_rules_foresee_no_timed_row_of_a_session_that_has_ended() -> None:
+    """Where the last task is dropped late enough for two timed rows, the way out ends with one."""
+    clock = ManualClock(START)
+    with SessionManager(clock=clock) as manager:
+        manager.create("s")
+        manager.begin_task("s", "hangs", timeout_seconds=1)
+        ending = manager.terminate("s", wait=False).state
+        clock.advance(timedelta(minutes=1))
+        oracle = Oracle(SESSION_LIFECYCLE, clock.now())
+        foreseen = oracle.foresee(ending, oracle.sweep)
+        manager.sweep()
+        fired = [event.trigger for event in manager.history("s")]
+        assert manager.get("s").state == foreseen.state
+    assert [move.trigger for move in foreseen.moves] == fired[-2:] == ["task_timeout", "finish"]
+    assert foreseen.fault is None
 
 
 TestSessionsOnSqlite = SessionsOnSqlite.TestCase

@@ -271,6 +271,7 @@ class Driven(RuleBasedStateMachine):
         Returns:
             The new events.
         """
+        assert foreseen.fault is None, f"{session_id!r}: refused, and done: {foreseen.fault}"
         shadow = self.shadows[session_id]
         events = self.unseen(number, session_id)
         fired = [event.trigger for event in events]

@@ -25,6 +25,7 @@ from ..table import dropped_in_words
 
 Telling = Generator[tuple[str, Mapping[str, Any]], SessionState, None]
 """Yields a trigger and its arguments, and is sent the state that they lead to."""
+_Settling = Generator[tuple[str, Mapping[str, Any]], SessionState, SessionState]
 Story = Callable[[SessionState], Telling]
 """Tells, from a state on, what a verb does."""
 
@@ -161,7 +162,7 @@ class Oracle:
             rest = self.lifecycle.roles.get("rest", "")
             if self.auto_idle and worked and not state.active_tasks and self.accepts(state, rest):
                 state = yield rest, {}
-            yield from self._settle(state)
+            state = yield from self._settle(state)
 
     def follows(self, task_ended: bool) -> Story:
         """What follows by itself is done, after the end of a task or of anything else."""
@@ -175,13 +176,14 @@ class Oracle:
             state = yield rest, {}
         yield from self._settle(state)
 
-    def _settle(self, state: SessionState) -> Telling:
-        """Go on with a way out that waits for no task."""
+    def _settle(self, state: SessionState) -> _Settling:
+        """Go on with a way out that waits for no task; returns the state that this leads to."""
         while state.status in self.lifecycle.drains and not state.active_tasks:
             ending = self.lifecycle.way_out(state.status)[0].trigger
             if not self.accepts(state, ending):
-                return
+                break
             state = yield ending, {}
+        return state
 
     # --- what was told ------------------------------------------------------------------------
 
