@@ -9,6 +9,7 @@ from .errors import (
     CorruptRecordError,
     DeserializationError,
     FailedGuard,
+    FeedGapError,
     FencedError,
     GuardError,
     GuardRejectedError,
@@ -41,7 +42,9 @@ from .manager import SessionManager
 from .orphans import drop_logs, read_log, reap_orphans
 from .serialization import deserialize, dumps, json_schema, loads, serialize
 from .session import (
+    FeedPage,
     Page,
+    PositionedEvent,
     Reaped,
     RecoveryReport,
     Session,
@@ -64,6 +67,8 @@ __all__ = [
     "Deadline",
     "DeserializationError",
     "FailedGuard",
+    "FeedGapError",
+    "FeedPage",
     "FencedError",
     "Guard",
     "GuardError",
@@ -78,6 +83,7 @@ __all__ = [
     "LifecycleError",
     "ManagerClosedError",
     "Page",
+    "PositionedEvent",
     "ProcessDiedError",
     "Reaped",
     "RecoveryReport",

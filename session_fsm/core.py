@@ -15,10 +15,13 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from functools import partial
+from time import perf_counter
 from typing import Any, Final
 
 import attrs
 
+from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
 from .decisions import Decision, Draft, settle, work_in, work_of
 from .errors import (
@@ -37,33 +40,10 @@ from .slots import Slot, Slots
 from .state import SessionState
 from .stores.abc import Commit, SessionStore, Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
+from .waking import Bell
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
-
-
-class Change:
-    """What came of a decision.
-
-    Attributes:
-        state: The state of the session now.
-        revision: Its revision now.
-        steps: The steps that were made; empty if there was nothing to do.
-    """
-
-    __slots__ = ("revision", "state", "steps")
-
-    def __init__(
-        self, state: SessionState, revision: int, steps: tuple[StoredStep, ...] = ()
-    ) -> None:
-        self.state = state
-        self.revision = revision
-        self.steps = steps
-
-    @property
-    def events(self) -> tuple[SessionEvent, ...]:
-        """The events of the steps."""
-        return tuple(step.sealed.event for step in self.steps)
 
 
 @attrs.define(eq=False)
@@ -74,6 +54,7 @@ class _Batch:
     slots: Slots
     touched: dict[str, None] = attrs.field(factory=dict)
     events: list[SessionEvent] = attrs.field(factory=list)
+    steps: list[StoredStep] = attrs.field(factory=list)
 
 
 class Core:
@@ -113,6 +94,8 @@ class Core:
         self._slots = Slots(MAX_RECENT_SESSIONS)
         self._batch: _Batch | None = None
         self._subscribers = Subscribers()
+        self.bell = Bell()
+        self.observer: Observer | None = None
         self.closed = False
 
     # --- reading --------------------------------------------------------------------------
@@ -125,6 +108,11 @@ class Core:
         """
         if self.closed:
             raise ManagerClosedError()
+
+    def close(self) -> None:
+        """Do no more work, and let whoever waits for some know."""
+        self.closed = True
+        self.bell.ring()
 
     def read(self, session_id: str) -> Stored:
         """Read a session from the store.
@@ -160,7 +148,10 @@ class Core:
             SessionExistsError: The id is in use.
         """
         self.check_open()
-        return self._locked(state.session_id, self._create, state, decision, claims)
+        make = partial(self._locked, state.session_id, self._create, state, decision, claims)
+        if self.observer is not None:
+            return self.observer.around(state.session_id, "create", make)
+        return make()
 
     def _create(
         self,
@@ -212,6 +203,9 @@ class Core:
         """
         self.check_open()
         made = (decision, expected_revision, claims, at)
+        if (observer := self.observer) is not None:
+            make = partial(self._locked, session_id, self._change_and_go_on, session_id, *made)
+            return observer.around(session_id, decision, make)
         return self._locked(session_id, self._change_and_go_on, session_id, *made)
 
     def _locked(self, session_id: str, work: Callable[..., Change], *arguments: Any) -> Change:
@@ -358,14 +352,23 @@ class Core:
             _in_order(ended) if ended else (),
             state.status in self._endings,
         )
+        observer = self.observer
+        started = 0.0 if observer is None else perf_counter()
         self._write(commit)
+        seconds = None if observer is None else perf_counter() - started
         slot.machine, slot.tail = machine, tail
         if self._batch is not None and (batch := self._my_batch()) is not None:
             batch.touched[commit.session_id] = None
             batch.events.extend(step.sealed.event for step in steps)
-        elif self._subscribers.any:
+            batch.steps += steps
+            return steps
+        if self._subscribers.any:
             for each in steps:
                 self._subscribers.put(each.sealed.event, slot.outbox)
+        if self.bell.any:
+            self.bell.ring()
+        if observer is not None:
+            observer.committed(steps, seconds)
         return steps
 
     def _work_changed(
@@ -437,6 +440,9 @@ class Core:
                     # From here on others may see what was done, and go on with it: what they tell
                     # has to wait for what is told of the batch.
                     slots = held.enter_context(self._slots.hold_back(batch.touched))
+                self.bell.ring()
+                if self.observer is not None:
+                    self.observer.committed(batch.steps, None)
                 for session_id in batch.touched:
                     self._slots.forget(session_id)
                 for slot in slots.values():

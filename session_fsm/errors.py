@@ -375,3 +375,33 @@ class KeyMissingError(StoreError):
             f"session {self.session_id!r} is encrypted with the key {self.key_id}, which is not"
             " here: open the store with a keyring that has it"
         )
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class FeedGapError(StoreError):
+    """Events behind a position are not there to be read; nothing was read.
+
+    They were removed by `purge` or `compact`. Or the store has never been as far as the position:
+    it is of another store, or this one was put back to what it was before.
+
+    Attributes:
+        after: The position that was asked for.
+        kept_from: The first position behind which everything is there.
+        session_id: Whose events were asked for; None: those of all.
+    """
+
+    after: int
+    kept_from: int
+    session_id: str | None = None
+
+    def __str__(self) -> str:
+        whose = "" if self.session_id is None else f" of session {self.session_id!r}"
+        problem = (
+            f"events{whose} behind position {self.after} were removed before they were read"
+            if self.after < self.kept_from
+            else f"the store has never been at position {self.after}"
+        )
+        return (
+            f"{problem}: go on from position {self.kept_from}, and read the sessions themselves"
+            " afresh"
+        )

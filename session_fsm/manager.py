@@ -420,7 +420,7 @@ class SessionManager(SessionKeeper):
         with self._closing:
             if self._core.closed:
                 return
-            self._core.closed = True
+            self._core.close()
         with ExitStack() as closing:
             if self._opened is not None:
                 closing.callback(self._opened.close)

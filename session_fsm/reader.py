@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from typing import Any
 
-from .core import Change, Core
+from .changes import Change, Observer
+from .core import Core
 from .decisions import check_names
 from .errors import Refusal, SessionNotFoundError
 from .explain import explain, permitted
+from .feeds import (
+    POLL_SECONDS,
+    check_position,
+    check_waits,
+    follow,
+    newest_position,
+    read_page,
+)
 from .fields import Problems, check_text
-from .session import Page, Session, SessionEvent, session_of
+from .hooks import entering, leaving
+from .session import FeedPage, Page, PositionedEvent, Session, SessionEvent, session_of
 from .stores.abc import Stored
 from .telling import Subscriber
 from .workers import Workers
@@ -134,6 +144,89 @@ class SessionReader:
             raise SessionNotFoundError(session_id=session_id)
         return events
 
+    # --- feeds ----------------------------------------------------------------------------
+
+    def position(self, session_id: str | None = None) -> int:
+        """Return the position behind all that was committed so far, by whomever.
+
+        Who takes it first, then reads sessions, and then follows what comes behind it misses
+        nothing.
+
+        Args:
+            session_id: Whose feed is going to be read; None: that of all sessions.
+        """
+        return newest_position(self._core, session_id)
+
+    def read_events(
+        self, after: int | None = 0, session_id: str | None = None, *, limit: int = 1000
+    ) -> FeedPage:
+        """Return what happened behind a position, in the order of the commits of all processes.
+
+        Told are the events of kind `created`, `moved`, `changed` and `purged`. Sessions that are
+        not kept (`persistence_enabled=False` on a durable store) are told to who asks for one of
+        them, and not in the feed of all: no position of theirs holds longer than they do.
+
+        Args:
+            after: The `position` of the page before, or of the last event that was dealt with;
+                it holds across restarts. 0: from the beginning of what is kept. None: only what
+                comes from now on, so the page is empty. The negative of a position: from there,
+                though some of it was removed before it was read.
+            session_id: Whose events; None: those of all sessions. An id that has none yet may have
+                some later.
+            limit: Most events; at least 1.
+
+        Returns:
+            The events, and the position to go on from. Fewer events than the limit are all that
+            there are now. In a batch, what the batch has done so far is among them, and its
+            positions count for nothing if it is undone.
+
+        Raises:
+            FeedGapError: Events that were not read yet were removed by `purge` or `compact`; or the
+                store has never been at this position. It says from where on all are kept.
+            CorruptRecordError: The very next event can't be read. `after + 1` leaves it out, once
+                it is the next number.
+            KeyMissingError: The very next event is encrypted, and the store has no key for it.
+            TypeError, ValueError: The position or the limit is none.
+        """
+        return read_page(self._core, after, session_id, limit)
+
+    def events(
+        self,
+        session_id: str | None = None,
+        *,
+        after: int | None = None,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Generator[PositionedEvent, None, None]:
+        """Yield what happens behind a position as it comes, and wait for more.
+
+        What is yielded, and where it ends or begins, is as for `read_events`. It waits for what
+        this manager commits, and looks for what other processes did. It ends when the manager is
+        closed; in a batch, where nothing can come, it ends when there is nothing more. However
+        slowly it is read, it has little in hand and holds up nobody.
+
+        Args:
+            session_id: Whose events; None: those of all sessions.
+            after: The position of the last event that was dealt with; None: only what comes after
+                this call.
+            timeout_seconds: Longest wait for the next event, by the manager's clock; then it ends.
+                None: for ever.
+            poll_seconds: How often it looks for what other processes did.
+
+        Raises:
+            FeedGapError: On the way: events were removed before they were read. It has ended then.
+        """
+        self._core.check_open()
+        check_position(after)
+        check_waits(timeout_seconds, poll_seconds)
+        return follow(
+            self._core,
+            self.position(session_id) if after is None else after,
+            session_id,
+            timeout_seconds=timeout_seconds,
+            poll_seconds=poll_seconds,
+        )
+
     def next_deadline(self) -> datetime | None:
         """Return when the first timed row is due, or None if no clock runs."""
         self._core.check_open()
@@ -154,6 +247,51 @@ class SessionReader:
             A function that ends it.
         """
         return self._core.subscribe(callback, session_id)
+
+    def on_enter(self, status: str, hook: Subscriber) -> Callable[[], None]:
+        """Have a hook called when a session has entered a status, by a move or by its creation.
+
+        It is called as `subscribe` says: after the commit, and what it raises is logged.
+
+        Args:
+            status: A status or its word.
+            hook: Called with the event.
+
+        Returns:
+            A function that ends it.
+
+        Raises:
+            LifecycleError: There is no such status.
+        """
+        return self._core.subscribe(entering(self._core.lifecycle, status, hook), None)
+
+    def on_leave(self, status: str, hook: Subscriber) -> Callable[[], None]:
+        """Have a hook called when a session has moved out of a status; all else as `on_enter`."""
+        return self._core.subscribe(leaving(self._core.lifecycle, status, hook), None)
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Have each change made by an observer, and each commit told to it; for instruments.
+
+        Args:
+            observer: See `session_fsm.changes.Observer`.
+
+        Returns:
+            A function that ends it; twice is harmless.
+
+        Raises:
+            ValueError: There is one already.
+        """
+        self._core.check_open()
+        if self._core.observer is not None:
+            raise ValueError("the manager is being observed already")
+        observer.begin(self.counts)
+        self._core.observer = observer
+
+        def end() -> None:
+            if self._core.observer is observer:
+                self._core.observer = None
+
+        return end
 
     def _session(self, found: Stored | Change) -> Session:
         state = found.state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -85,6 +85,53 @@ class SessionEvent:
     reason: str | None = None
     changes: JsonObject = EMPTY_OBJECT
     digest: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class PositionedEvent(SessionEvent):
+    """An event, and where it stands among all that its store has committed.
+
+    Attributes:
+        position: At least 1; higher for each event, in the order of the commits, whoever made
+            them. Numbers may be left out, and none is ever given twice.
+    """
+
+    position: int
+
+    @property
+    def event(self) -> SessionEvent:
+        """The event alone, equal to the one that `history` tells."""
+        return SessionEvent(**{name: getattr(self, name) for name in _EVENT_FIELDS})
+
+
+_EVENT_FIELDS: Final = tuple(field.name for field in attrs.fields(SessionEvent))
+
+
+def positioned(position: int, event: SessionEvent) -> PositionedEvent:
+    """Return an event with its position."""
+    fields = {name: getattr(event, name) for name in _EVENT_FIELDS}
+    return PositionedEvent(position=position, **fields)
+
+
+@attrs.frozen
+class FeedPage:
+    """Some of the events that a store has committed.
+
+    Attributes:
+        events: In the order of their commits; may be empty.
+        position: What to hand to `read_events(after=…)` for what comes next. It holds across
+            restarts. Below zero, it stands for the position without its sign, and says that some of
+            the events up to there were removed before they were read, which the reader knows of.
+    """
+
+    events: tuple[PositionedEvent, ...]
+    position: int
+
+    def __iter__(self) -> Iterator[PositionedEvent]:
+        return iter(self.events)
+
+    def __len__(self) -> int:
+        return len(self.events)
 
 
 @attrs.frozen

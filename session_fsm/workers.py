@@ -12,7 +12,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Any
 
-from .core import Change, Core
+from .changes import Change
+from .core import Core
 from .decisions import StopDone
 from .errors import SessionNotFoundError
 from .session import SessionEvent

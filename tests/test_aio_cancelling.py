@@ -68,6 +68,15 @@ async def _start(_: Session) -> object:
     return object()
 
 
+async def _first(manager: aio.SessionManager) -> None:
+    assert [each.revision async for each in manager.events("s", after=0, timeout_seconds=0)]
+
+
+async def _next(manager: aio.SessionManager) -> None:
+    async for _ in manager.events("s", timeout_seconds=2, poll_seconds=1):
+        raise AssertionError
+
+
 def _two(manager: SessionManager) -> None:
     manager.create("b1")
     manager.create("b2")
@@ -107,6 +116,10 @@ VERBS: dict[str, Verb] = {
     "purge": lambda manager: manager.purge(ended_before=START),
     "compact": lambda manager: manager.compact("s", keep=1),
     "history": lambda manager: manager.history("s"),
+    "position": lambda manager: manager.position(),
+    "read_events": lambda manager: manager.read_events(),
+    "events": _first,
+    "events that come": _next,
     "verify": lambda manager: manager.verify(),
     "batch": lambda manager: manager.batch(_two),
     "close": lambda manager: manager.close(),
@@ -117,7 +130,14 @@ def test_aio_cancelling_every_verb_is_tried() -> None:
     """The list has every public method of the manager that is awaited."""
     public = {name for name in dir(aio.SessionManager) if not name.startswith("_")}
     tried = {name.split()[0] for name in VERBS}
-    assert public - tried == {"lifecycle", "store", "subscribe"}
+    assert public - tried == {
+        "lifecycle",
+        "store",
+        "subscribe",
+        "on_enter",
+        "on_leave",
+        "observe",
+    }
 
 
 async def _as_verb(verb: Verb, manager: aio.SessionManager) -> None:

@@ -45,7 +45,7 @@ ORDER = (
     "diagrams.files",
     "diagrams",
     "session",
-    "telling",
+    "telling waking",
     "serialization.instants",
     "serialization.converter",
     "serialization.reading",
@@ -54,7 +54,7 @@ ORDER = (
     "history",
     "compaction",
     "stores.abc",
-    "stores.memory_indexes stores.sqlite_keys",
+    "stores.memory_indexes stores.memory_lives stores.sqlite_feed stores.sqlite_keys",
     "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection stores.sqlite_upgrade",
@@ -70,19 +70,21 @@ ORDER = (
     "certify.certificate",
     "certify.text",
     "certify",
-    "decisions slots",
+    "changes decisions hooks slots",
     "core",
-    "upkeep workers",
+    "feeds upkeep workers",
     "reader",
     "keeper starting",
     "manager",
     "aio.capture aio.patience",
     "aio.process_run",
     "aio.process",
+    "observing.logs observing.otel",
+    "observing",
     "aio.timing aio.calls aio.steps",
     "aio.nursery aio.children aio.listening aio.sweeping",
     "aio.desk",
-    "aio.tasks",
+    "aio.tasks aio.feeds",
     "aio.verbs",
     "aio.child_context",
     "aio.supervisor",
@@ -114,7 +116,7 @@ ORDER = (
     "testing.rules_moving",
     "testing.rules",
     "testing.store_batches testing.store_listing testing.store_sessions testing.store_work",
-    "testing.store_compaction",
+    "testing.store_compaction testing.store_feed",
     "testing.store_contract",
     "testing",
 )
@@ -139,10 +141,14 @@ SOLE_IMPORTERS = {
     "sqlite3": r"session_fsm\.(stores\.sqlite.*|certify\.database)",
     "typer": r"session_fsm\.cli(\..*)?",
     "rich": r"session_fsm\.cli(\..*)?",
+    "opentelemetry": r"session_fsm\.observing\.otel",
     "pygraphviz": r"session_fsm\.diagrams(\..*)?",
     "hypothesis": r"session_fsm\.testing(\..*)?",
 }
 """Packages that one part of the code hides from the rest."""
+
+IMPORTED_AS = {"opentelemetry-api": "opentelemetry"}
+"""What a distribution is imported as, where that is not its name."""
 
 HOSTS = {"pytest": r"session_fsm\.testing\.plugin"}
 """Packages that load a part of the code themselves: they are there whenever it is."""
@@ -324,6 +330,7 @@ def test_floors_lists_cover_what_setup_declares() -> None:
         extras[extra] for extra in extras if extra not in {"suite", "bench", "dev"}
     )
     names = {re.split(r"[<>=\[]", requirement)[0] for requirement in declared.split()}
+    names = {IMPORTED_AS.get(name, name) for name in names}
     assert names == (SOLE_IMPORTERS.keys() - sys.stdlib_module_names) | SHARED
 
 

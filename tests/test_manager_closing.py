@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from managing import START, House, Worker, await_event, begin, end
@@ -22,6 +22,7 @@ from session_fsm import (
     SessionManager,
     StoreUnavailableError,
 )
+from session_fsm.changes import Observer
 from session_fsm.stores import MemoryStore, SqliteStore
 
 pytest_plugins = ("manager_fixtures",)
@@ -77,6 +78,12 @@ VERBS: dict[str, Callable[[SessionManager], Any]] = {
     "compact": lambda manager: manager.compact("a"),
     "history": lambda manager: manager.history("a"),
     "subscribe": lambda manager: manager.subscribe(lambda _: None),
+    "on_enter": lambda manager: manager.on_enter("idle", lambda _: None),
+    "on_leave": lambda manager: manager.on_leave("idle", lambda _: None),
+    "observe": lambda manager: manager.observe(cast("Observer", object())),
+    "position": lambda manager: manager.position(),
+    "read_events": lambda manager: manager.read_events(),
+    "events": lambda manager: manager.events(),
     "verify": lambda manager: manager.verify(),
     "batch": _batch,
     "with": _enter,

@@ -13,6 +13,18 @@ from ..telling import Subscriber, call
 from .timing import call_soon
 
 
+def check_hook(callback: object) -> None:
+    """Accept what can be told of events on a loop.
+
+    Raises:
+        TypeError: It can't be called, or would have to be awaited.
+    """
+    if not callable(callback):
+        raise TypeError(f"a subscriber is called; {type(callback).__name__} can't be")
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError("a subscriber is called and not awaited; have it start a task")
+
+
 class Listening:
     """Has events of one manager told on a loop, in the order in which they are told elsewhere.
 
@@ -36,10 +48,7 @@ class Listening:
         Raises:
             TypeError: It can't be called, or would have to be awaited.
         """
-        if not callable(callback):
-            raise TypeError(f"a subscriber is called; {type(callback).__name__} can't be")
-        if inspect.iscoroutinefunction(callback):
-            raise TypeError("a subscriber is called and not awaited; have it start a task")
+        check_hook(callback)
         if self._unsubscribe is None:
             self._unsubscribe = self._manager.subscribe(self._heard)
         key = object()

@@ -6,13 +6,14 @@ steps before, between and after are those of the manager itself, and each is one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..explain import next_timed
+from ..feeds import page_if_open
 from ..manager import SessionManager
-from ..session import Session
+from ..session import FeedPage, Session
 from ..state import SessionConfig
 from ..stores.abc import Work
 from ..workers import DeferredWorker
@@ -82,6 +83,14 @@ class SteppedManager(SessionManager):
             The session, and how long to wait before it is looked at again; None if it has ended.
         """
         return self._go_on_ending(self.get(session_id), ahead)
+
+    def page_if_open(self, after: int, session_id: str | None) -> FeedPage | None:
+        """Read what a feed has in hand next; None once it is closed, else as `read_events`."""
+        return page_if_open(self._core, after, session_id)
+
+    def when_committed(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Have something called on the thread of each commit, and at the end; returns its end."""
+        return self._core.bell.listen(callback)
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""

@@ -13,11 +13,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
+from ..changes import Observer
 from ..errors import Refusal
+from ..feeds import POLL_SECONDS, check_position, check_waits
+from ..hooks import entering, leaving
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager as BlockingManager
 from ..session import (
+    FeedPage,
     Page,
+    PositionedEvent,
     RecoveryReport,
     Session,
     SessionEvent,
@@ -29,6 +34,8 @@ from ..stores import SessionStore
 from ..telling import Subscriber
 from .children import Child, RestartLimit
 from .desk import Desk
+from .feeds import follow
+from .listening import check_hook
 from .tasks import held
 
 T = TypeVar("T")
@@ -37,7 +44,7 @@ T = TypeVar("T")
 def _documented(cls: type[T]) -> type[T]:
     """Give the verbs of a class the documentation of those that they await."""
     for name, verb in vars(cls).items():
-        if inspect.iscoroutinefunction(verb) and not verb.__doc__:
+        if inspect.isfunction(verb) and not verb.__doc__:
             verb.__doc__ = getattr(BlockingManager, name).__doc__
     return cls
 
@@ -236,6 +243,52 @@ class SessionVerbs(ABC):
     async def history(self, session_id: str) -> tuple[SessionEvent, ...]:
         return await self._desk.do(self._desk.inner.history, session_id)
 
+    # --- feeds ------------------------------------------------------------------------------
+
+    async def position(self, session_id: str | None = None) -> int:
+        return await self._desk.do(self._desk.inner.position, session_id)
+
+    async def read_events(
+        self, after: int | None = 0, session_id: str | None = None, *, limit: int = 1000
+    ) -> FeedPage:
+        return await self._desk.do(self._desk.inner.read_events, after, session_id, limit=limit)
+
+    def events(
+        self,
+        session_id: str | None = None,
+        *,
+        after: int | None = None,
+        timeout_seconds: float | None = None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> AsyncIterator[PositionedEvent]:
+        """Yield what happens behind a position as it comes, and wait for more; for `async for`.
+
+        What is yielded, and where it ends or begins, is as for `read_events`. It waits for what
+        this manager commits, and looks for what other processes did. It ends when the manager is
+        closed. However slowly it is read, it has little in hand and holds up nobody. Who is
+        cancelled while waiting for an event misses none by going on from the last one's position.
+
+        Args:
+            session_id: Whose events; None: those of all sessions.
+            after: The position of the last event that was dealt with; None: only what comes after
+                the iteration was begun.
+            timeout_seconds: Longest wait for the next event, by the manager's clock; then it ends.
+                None: for ever.
+            poll_seconds: How often it looks for what other processes did.
+
+        Raises:
+            FeedGapError: On the way: events were removed before they were read. It has ended then.
+        """
+        check_position(after)
+        check_waits(timeout_seconds, poll_seconds)
+        return follow(
+            self._desk,
+            after,
+            session_id,
+            timeout_seconds=timeout_seconds,
+            poll_seconds=poll_seconds,
+        )
+
     async def next_deadline(self) -> datetime | None:
         return await self._desk.do(self._desk.inner.next_deadline)
 
@@ -253,6 +306,17 @@ class SessionVerbs(ABC):
             A function that ends it.
         """
         return self._desk.listening.subscribe(callback, session_id)
+
+    def on_enter(self, status: str, hook: Subscriber) -> Callable[[], None]:
+        check_hook(hook)
+        return self.subscribe(entering(self.lifecycle, status, hook))
+
+    def on_leave(self, status: str, hook: Subscriber) -> Callable[[], None]:
+        check_hook(hook)
+        return self.subscribe(leaving(self.lifecycle, status, hook))
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        return self._desk.inner.observe(observer)
 
     # --- the store --------------------------------------------------------------------------
 

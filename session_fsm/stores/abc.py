@@ -22,7 +22,7 @@ from ..drafts import draft_class
 from ..errors import StoreUnavailableError
 from ..history import Sealed, Step, Veil, seal
 from ..lifecycle import Lifecycle
-from ..session import SessionEvent
+from ..session import PositionedEvent, SessionEvent
 from ..state import SessionState
 
 WorkKind = Literal["task", "start", "stop", "worker"]
@@ -56,7 +56,10 @@ class StoredStep:
     Threads: safe; whoever asks first makes the event, and two who do make equal ones.
     """
 
-    __slots__ = ("_previous", "_sealed", "deadline_at", "revision", "step")
+    __slots__ = ("_previous", "_sealed", "deadline_at", "position", "revision", "step")
+
+    position: int
+    """Set by a store that keeps it as it is, for its own use."""
 
     def __init__(
         self, step: Step, revision: int, previous: Tail, deadline_at: datetime | None
@@ -201,6 +204,24 @@ class Abandoned:
     work: tuple[Work, ...]
 
 
+@attrs.frozen
+class Fed:
+    """What the feed of a store tells, as of one moment.
+
+    Attributes:
+        events: Those that were asked for, in the order of their commits; may be empty.
+        position: Up to where they were read; that of the last of them if there may be more.
+        newest: The position of the newest event of the store.
+        removed: The highest position of an event that was removed, of the session that was asked
+            for, or of all; 0 if none was.
+    """
+
+    events: tuple[PositionedEvent, ...]
+    position: int
+    newest: int
+    removed: int
+
+
 def carried_over(commit: Commit, tail: int) -> Sealed | None:
     """Return the tombstone of another store that a commit brings, if it is newer than a tail."""
     origin = commit.origin
@@ -277,6 +298,27 @@ class SessionStore(ABC):
         It is for who checks the chain; errors as `history`.
         """
         return self.history(session_id)
+
+    # --- the feed -------------------------------------------------------------------------
+
+    @abstractmethod
+    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
+        """Return the first events behind a position, of one session or of all.
+
+        What is removed leaves a hole, but no position is ever given twice, and a commit that is
+        seen later has higher ones. A checkpoint has no position. If an event can't be read, those
+        before it are returned.
+
+        Args:
+            after: A position; 0 is before the first.
+            limit: Most events; none for 0.
+            session_id: Whose events; None: those of all sessions of the lifecycle.
+
+        Raises:
+            CorruptRecordError: The first of them can't be read.
+            SchemaVersionError: The first of them has a format that is not known here.
+            KeyMissingError: The first of them is encrypted, and the store has no key for it.
+        """
 
     # --- many sessions --------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
+from functools import partial
 
 import attrs
 
@@ -23,20 +24,20 @@ from ..errors import (
 )
 from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
-from ..session import SessionEvent
-from ..state import SessionState
+from ..session import SessionEvent, positioned
 from ..table import SESSION_LIFECYCLE
 from .abc import (
     Abandoned,
     Commit,
+    Fed,
     SessionStore,
     Stored,
-    StoredStep,
     Work,
     carried_over,
     ended_at,
 )
 from .memory_indexes import DeadlineIndex, StatusIndex
+from .memory_lives import EventLog, Kept, Life, sealed
 
 
 @attrs.define
@@ -45,59 +46,27 @@ class _Claim:
     stop: bool = False
 
 
-class _Life:
-    """What is kept of one id.
-
-    Attributes:
-        state: Its state; None if it was purged, or was never there.
-        revision: The revision of its last event.
-        deadline_at: When its first timed row fires, or None.
-        history: Its events, oldest first: a tombstone, perhaps, then steps.
-        operations: The ids of the commits that made them; some that made what a checkpoint stands
-            for may be left.
-    """
-
-    __slots__ = ("deadline_at", "history", "operations", "revision", "state")
-
-    def __init__(self) -> None:
-        self.state: SessionState | None = None
-        self.revision = 0
-        self.deadline_at: datetime | None = None
-        self.history: list[Sealed | StoredStep] = []
-        self.operations: list[str] = []
-
-    @property
-    def stored(self) -> Stored | None:
-        if self.state is None:
-            return None
-        last = self.history[-1]
-        assert isinstance(last, StoredStep)
-        return Stored(self.state, self.revision, last)
-
-
-def _sealed(each: Sealed | StoredStep) -> Sealed:
-    return each.sealed if isinstance(each, StoredStep) else each
-
-
 class MemoryStore(SessionStore):
     """Sessions in this process's memory.
 
     Args:
         lifecycle: The lifecycle whose sessions it holds.
+        start: The position behind which its first event stands; a multiple of 1024.
     """
 
     url = "memory://"
     durable = False
 
-    def __init__(self, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> None:
+    def __init__(self, lifecycle: Lifecycle = SESSION_LIFECYCLE, *, start: int = 0) -> None:
         self.lifecycle = lifecycle
         self._lock = threading.RLock()
-        self._lives: dict[str, _Life] = {}
+        self._lives: dict[str, Life] = {}
         self._by_status = StatusIndex(self._status_of)
         self._deadlines = DeadlineIndex(self._deadline_of)
         self._claims: dict[str, dict[Work, _Claim]] = {}
         self._owners: set[str] = set()
         self._marks: dict[str, bytes] = {}
+        self._log = EventLog(start)
         self._undo: list[Callable[[], object]] | None = None
         self._closed = False
 
@@ -118,7 +87,7 @@ class MemoryStore(SessionStore):
             life = self._lives.get(session_id)
             if life is None:
                 return 0, NO_DIGEST
-            return life.revision, _sealed(life.history[-1]).event.digest
+            return life.revision, sealed(life.history[-1]).event.digest
 
     def commit(self, commit: Commit) -> None:
         with self._lock:
@@ -146,6 +115,7 @@ class MemoryStore(SessionStore):
             else:  # made as long as they are: most lives in memory are short
                 life.history = [*life.history, *commit.steps]
                 life.operations = [commit.operation_id]
+            self._log.add(commit.steps)
             if before is None:
                 self._by_status.move(session_id, None, after.status)
             elif before.status != after.status:
@@ -156,7 +126,7 @@ class MemoryStore(SessionStore):
             if commit.claims or commit.releases or commit.stops_worker:
                 self._claim(commit)
 
-    def _begin(self, life: _Life | None, commit: Commit) -> _Life:
+    def _begin(self, life: Life | None, commit: Commit) -> Life:
         """Make room for a session that is created."""
         session_id = commit.session_id
         if life is not None and life.state is not None:
@@ -170,9 +140,9 @@ class MemoryStore(SessionStore):
             )
         self._remember(session_id)
         if life is None:
-            life = self._lives[session_id] = _Life()
+            life = self._lives[session_id] = Life()
         if origin is not None:
-            life.history = [origin]
+            self._leave_only(life, origin)
         return life
 
     def _claim(self, commit: Commit) -> None:
@@ -195,7 +165,20 @@ class MemoryStore(SessionStore):
         with self._open():
             life = self._lives.get(session_id)
             history = [] if life is None else life.history.copy()
-        return tuple((sealed.body, sealed.event) for sealed in map(_sealed, history))
+        return tuple((each.body, each.event) for each in map(sealed, history))
+
+    # --- the feed -------------------------------------------------------------------------
+
+    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
+        with self._open():
+            life = None if session_id is None else self._lives.get(session_id)
+            told = self._log if session_id is None else life
+            found = [] if told is None else told.behind(after, limit)
+            removed = 0 if told is None else told.removed
+            newest = self._log.newest
+        events = tuple(positioned(position, sealed(each).event) for position, each in found)
+        position = events[-1].position if len(events) == limit > 0 else newest
+        return Fed(events, position, newest, removed)
 
     # --- many sessions --------------------------------------------------------------------
 
@@ -219,7 +202,7 @@ class MemoryStore(SessionStore):
     def traffic(self) -> dict[tuple[str, str], int]:
         with self._open():
             lives = [life.history.copy() for life in self._lives.values()]
-        return fired(_sealed(each).event for history in lives for each in history)
+        return fired(sealed(each).event for history in lives for each in history)
 
     def due(
         self, at: datetime, limit: int, after: tuple[datetime, str] | None
@@ -316,29 +299,43 @@ class MemoryStore(SessionStore):
             self._by_status.move(session_id, life.state.status, None)
             life.state = life.deadline_at = None
             life.revision = tombstone.event.revision
-            life.history = [tombstone]
+            self._leave_only(life, tombstone)
             life.operations = []
             self._claims.pop(session_id, None)
 
+    def _leave_only(self, life: Life, tombstone: Sealed) -> None:
+        position = self._log.add_stone(tombstone)
+        self._take_out(life, life.history)
+        life.history = [tombstone]
+        life.stone_position = position
+
+    def _take_out(self, life: Life, events: Iterable[Kept]) -> None:
+        """Take events of a life, oldest first, out of what the feed tells."""
+        positions = [position for each in events if (position := life.position_of(each))]
+        if positions:
+            life.removed = positions[-1]
+        undo = self._log.remove(positions)
+        if self._undo is not None:
+            self._undo.append(undo)
+
     def compact(self, checkpoint: Checkpoint) -> int:
-        sealed = checkpoint.sealed()
-        session_id, revision = sealed.event.session_id, sealed.event.revision
+        stands = checkpoint.sealed()
+        session_id, revision = stands.event.session_id, stands.event.revision
         with self._open():
             life = self._lives.get(session_id)
             if life is None or life.state is None:
                 raise SessionNotFoundError(session_id=session_id)
-            history = [_sealed(each) for each in life.history[:-1]]
+            history = [(each, sealed(each).event) for each in life.history[:-1]]
             digests = {
-                each.event.revision: each.event.digest
-                for each in history
-                if each.event.kind != "checkpoint"
+                event.revision: event.digest for _, event in history if event.kind != "checkpoint"
             }
             if digests.get(revision) != checkpoint.last_digest:
                 found = life.revision
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
             self._remember(session_id)
-            later = (each for each in history if each.event.revision > revision)
-            life.history = [sealed, *later, life.history[-1]]
+            self._take_out(life, (each for each, event in history if event.revision <= revision))
+            later = (each for each, event in history if event.revision > revision)
+            life.history = [stands, *later, life.history[-1]]
             # Each of them made one event at least.
             life.operations = life.operations[1 - len(life.history) :]
             return sum(each <= revision for each in digests)
@@ -350,7 +347,7 @@ class MemoryStore(SessionStore):
         with self._open():
             if self._undo is not None:
                 raise StoreUnavailableError(problem="a batch is open already")
-            self._undo = []
+            self._undo = [partial(self._log.cut, self._log.newest)]
             try:
                 yield
             except BaseException:
@@ -384,7 +381,7 @@ class MemoryStore(SessionStore):
             return tuple(
                 f"session {session_id!r}: no event has its revision"
                 for session_id, life in self._lives.items()
-                if _sealed(life.history[-1]).event.revision != life.revision
+                if sealed(life.history[-1]).event.revision != life.revision
             )
 
     def check_open(self) -> None:
@@ -449,7 +446,7 @@ class MemoryStore(SessionStore):
         self._undo.append(undo)
 
 
-def _status(life: _Life | None) -> str | None:
+def _status(life: Life | None) -> str | None:
     return None if life is None or life.state is None else life.state.status
 
 

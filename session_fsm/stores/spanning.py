@@ -16,7 +16,7 @@ from ..errors import SessionExistsError, StateInvalidError, StoreUnavailableErro
 from ..history import Sealed
 from ..session import SessionEvent
 from ..state import SessionConfig
-from .abc import Abandoned, Commit, SessionStore, Stored, Work, ended_at
+from .abc import Abandoned, Commit, Fed, SessionStore, Stored, Work, ended_at
 from .memory import MemoryStore
 
 
@@ -45,7 +45,8 @@ class SpanningStore(SessionStore):
         self.lifecycle = main.lifecycle
         self.durable = main.durable
         self.main = main
-        self._passing = MemoryStore(main.lifecycle)
+        # Far behind all positions of the first store: those of one are none of the other.
+        self._passing = MemoryStore(main.lifecycle, start=1 << 62)
         self._closed = False
 
     def _home(self, session_id: str) -> SessionStore:
@@ -90,13 +91,25 @@ class SpanningStore(SessionStore):
         return any(store.landed(session_id, operation_id) for store in self._used())
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
-        # Where its last life is, or was, is all that is left of those before.
-        newest = max(self._used(), key=lambda store: store.tail(session_id)[0])
-        return newest.history(session_id)
+        return self._last_home(session_id).history(session_id)
 
     def chain(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
-        newest = max(self._used(), key=lambda store: store.tail(session_id)[0])
-        return newest.chain(session_id)
+        return self._last_home(session_id).chain(session_id)
+
+    def _last_home(self, session_id: str) -> SessionStore:
+        # Where its last life is, or was, is all that is left of those before.
+        return max(self._used(), key=lambda store: store.tail(session_id)[0])
+
+    # --- the feed -------------------------------------------------------------------------
+
+    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
+        """Return the events of one session, whichever store has it, or of all of the first store.
+
+        What is not kept has no position that would hold: it is told to who asks for the session.
+        """
+        used = self._used()
+        home = used[0] if session_id is None else self._last_home(session_id)
+        return home.feed(after, limit, session_id)
 
     # --- many sessions --------------------------------------------------------------------
 

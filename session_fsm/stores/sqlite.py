@@ -30,14 +30,16 @@ from ..table import SESSION_LIFECYCLE
 from .abc import (
     Abandoned,
     Commit,
+    Fed,
     SessionStore,
     Stored,
     Work,
     WorkKind,
 )
 from .owners import OwnerLocks
-from .sqlite_commit import PreparedCommit, key, leave_only, tail_of
+from .sqlite_commit import PreparedCommit, key, leave_behind, leave_only, tail_of
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
+from .sqlite_feed import fed, feed_rows
 from .sqlite_keys import (
     RekeyReport,
     SessionKeys,
@@ -211,6 +213,18 @@ class SqliteStore(SessionStore):
             problem = f"holds event {event.revision} of session {event.session_id!r}"
             raise CorruptRecordError(record=record, problems=(problem,))
         return event
+
+    # --- the feed -------------------------------------------------------------------------
+
+    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
+        whose = None if session_id is None else key(session_id)
+        with self._connections.reading() as reader:
+            found = feed_rows(reader, self.lifecycle.name, after, limit, whose)
+
+        def read(each: str, *row: Any) -> SessionEvent:
+            return self._event(each, row, self._keys.unveil(each, *row[3:]))
+
+        return fed(found, limit, read)
 
     # --- many sessions --------------------------------------------------------------------
 
@@ -389,25 +403,10 @@ class SqliteStore(SessionStore):
             leave_only(writer, tombstone)
 
     def compact(self, checkpoint: Checkpoint) -> int:
-        session_id, revision = checkpoint.event.session_id, checkpoint.event.revision
         # Its key is the session's own: should the id have another life, the event is not there.
-        sealed = checkpoint.sealed(self._keys.veil_of(session_id))
-        of_it = "FROM session_event WHERE session_id = ? AND revision"
+        sealed = checkpoint.sealed(self._keys.veil_of(checkpoint.event.session_id))
         with self._connections.writing() as writer:
-            last = writer.execute(f"SELECT digest {of_it} = ?", (session_id, revision)).fetchone()
-            found = tail_of(writer, session_id)[0]
-            here = "SELECT 1 FROM session WHERE session_id = ?"
-            if writer.execute(here, (session_id,)).fetchone() is None:
-                raise SessionNotFoundError(session_id=session_id)
-            if last != (checkpoint.last_digest,) or found == revision:
-                raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
-            writer.execute(
-                "INSERT OR REPLACE INTO session_checkpoint (session_id, revision, body, digest)"
-                " VALUES (?, ?, ?, ?)",
-                (session_id, revision, sealed.body, sealed.event.digest),
-            )
-            gone = writer.execute(f"DELETE {of_it} <= ?", (session_id, revision))
-            return gone.rowcount
+            return leave_behind(writer, checkpoint, sealed)
 
     # --- the store itself -----------------------------------------------------------------
 

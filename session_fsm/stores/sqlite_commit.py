@@ -6,11 +6,13 @@ import sqlite3
 from typing import Any, Final
 
 from ..clock import instant_text
+from ..compaction import Checkpoint
 from ..errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
 from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
 from .abc import Commit, StoredStep, carried_over, ended_at
+from .sqlite_feed import note_removed
 from .sqlite_keys import Cover
 
 _INSERT: Final = (
@@ -134,10 +136,36 @@ def leave_only(writer: sqlite3.Connection, tombstone: Sealed) -> None:
     # First, so that the newest event of all is never removed: its number would be given again.
     writer.execute(_APPEND, event_row(tombstone, ""))
     event = tombstone.event
+    note_removed(writer, event.session_id, event.revision - 1)
     writer.execute(
         "DELETE FROM session_event WHERE session_id = ? AND revision < ?",
         (event.session_id, event.revision),
     )
+
+
+def leave_behind(writer: sqlite3.Connection, checkpoint: Checkpoint, sealed: Sealed) -> int:
+    """Put a checkpoint in the place of events; returns how many were replaced.
+
+    Raises:
+        SessionNotFoundError: The session is not there.
+        RevisionConflictError: The event of that revision is not there, is another, or the last.
+    """
+    session_id, revision = checkpoint.event.session_id, checkpoint.event.revision
+    of_it = "FROM session_event WHERE session_id = ? AND revision"
+    last = writer.execute(f"SELECT digest {of_it} = ?", (session_id, revision)).fetchone()
+    found = tail_of(writer, session_id)[0]
+    here = "SELECT 1 FROM session WHERE session_id = ?"
+    if writer.execute(here, (session_id,)).fetchone() is None:
+        raise SessionNotFoundError(session_id=session_id)
+    if last != (checkpoint.last_digest,) or found == revision:
+        raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
+    writer.execute(
+        "INSERT OR REPLACE INTO session_checkpoint (session_id, revision, body, digest)"
+        " VALUES (?, ?, ?, ?)",
+        (session_id, revision, sealed.body, sealed.event.digest),
+    )
+    note_removed(writer, session_id, revision)
+    return writer.execute(f"DELETE {of_it} <= ?", (session_id, revision)).rowcount
 
 
 def tail_of(connection: sqlite3.Connection, session_id: str) -> tuple[int, str]:

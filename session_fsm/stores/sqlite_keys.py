@@ -200,11 +200,11 @@ class SessionKeys:
 
         Args:
             session_id: The session.
-            key_id: Which key wraps the session's own, where that was read with a keyring.
+            key_id: Which key wraps the session's own, where that was read with what it opens.
             data: The session's own key, wrapped.
         """
         wrapped = None if key_id is None or data is None else WrappedKey(key_id, data)
-        if self._keyring is None:
+        if self._keyring is None and wrapped is None:
             wrapped = self._stored(session_id)
         if wrapped is None:
             problem = "it is encrypted, and no key of it is stored"

@@ -210,6 +210,8 @@ class WorkRules(StoreRules):
             lambda: store.commit(creation),
             lambda: store.landed("a", "x"),
             lambda: store.history("a"),
+            lambda: store.feed(0, 1),
+            lambda: store.feed(0, 1, "a"),
             lambda: store.page(store.lifecycle.statuses, 1, None),
             store.counts,
             lambda: store.due(END_OF_TIME, 1, None),

@@ -1,0 +1,69 @@
+"""What comes of decisions, and whoever watches that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from .session import SessionEvent
+from .state import SessionState
+from .stores.abc import StoredStep
+
+
+class Change:
+    """What came of a decision.
+
+    Attributes:
+        state: The state of the session now.
+        revision: Its revision now.
+        steps: The steps that were made; empty if there was nothing to do.
+    """
+
+    __slots__ = ("revision", "state", "steps")
+
+    def __init__(
+        self, state: SessionState, revision: int, steps: tuple[StoredStep, ...] = ()
+    ) -> None:
+        self.state = state
+        self.revision = revision
+        self.steps = steps
+
+    @property
+    def events(self) -> tuple[SessionEvent, ...]:
+        """The events of the steps."""
+        return tuple(step.sealed.event for step in self.steps)
+
+
+class Observer(Protocol):
+    """Watches what a manager does to sessions; what it raises comes out of the manager's verbs.
+
+    Threads: called on those of whoever uses the manager.
+    """
+
+    def begin(self, counts: Callable[[], dict[str, int]]) -> None:
+        """Hear that the watch begins; called once, before all else.
+
+        Args:
+            counts: Tells how many sessions are in each status; on any thread. Errors as for
+                `SessionManager.counts`.
+        """
+        ...
+
+    def around(self, session_id: str, decision: object, make: Callable[[], Change]) -> Change:
+        """Make a change, by one call of `make`, and return or raise what comes of it.
+
+        Args:
+            session_id: Whose change.
+            decision: What is decided on; its `trigger`, or the name of its class, says what.
+            make: Decides, commits, and tells subscribers.
+        """
+        ...
+
+    def committed(self, steps: Sequence[StoredStep], seconds: float | None) -> None:
+        """Hear of steps that are durable now.
+
+        Args:
+            steps: In the order in which they were made.
+            seconds: How long it took to write them; None: they were a whole batch's.
+        """
+        ...

@@ -1,0 +1,124 @@
+"""The feed of an SQLite file: events in the order of their commits, and what is missing of them.
+
+`session_event.seq` is the position. There is one writer at a time, so whatever becomes visible
+later has higher numbers; and the newest event is never deleted, so no number is given twice.
+
+How far events were removed is kept among the marks, for each session and for all of them, in the
+transaction that removes them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from ..errors import StoreError
+from ..session import PositionedEvent, SessionEvent, positioned
+from .abc import Fed
+
+_REMOVED: Final = "feed/removed"
+_NUMBER_BYTES: Final = 8
+"""Of a position in a mark: the greater is the greater as bytes, too."""
+
+# All in one statement: nothing is removed between what is looked up and what is read.
+_FEED: Final = """
+SELECT now.newest, now.removed, event.*
+FROM (
+    SELECT (SELECT max(seq) FROM session_event) AS newest,
+        (SELECT body FROM mark WHERE name = :mark) AS removed
+) AS now
+LEFT JOIN (
+    SELECT seq, session_id, revision, body, digest, key_id, wrapped
+    FROM session_event LEFT JOIN session_key USING (session_id)
+    WHERE {whose} AND NOT EXISTS (
+        SELECT 1 FROM session
+        WHERE session.session_id = session_event.session_id AND session.lifecycle <> :lifecycle
+    )
+    ORDER BY {order} LIMIT :limit
+) AS event
+ORDER BY event.seq
+"""
+_OF_ALL: Final = _FEED.format(whose="seq > :after", order="seq")
+# Its index has its events in their order; that of all events would lead through all others.
+_OF_ONE: Final = _FEED.format(whose="session_id = :id AND +seq > :after", order="revision")
+
+_NOTE: Final = (
+    "INSERT INTO mark (name, body) VALUES (?, ?)"
+    " ON CONFLICT DO UPDATE SET body = max(body, excluded.body)"
+)
+
+
+@attrs.frozen
+class FeedRows:
+    """What was read, as of one moment; see `Fed`.
+
+    Attributes:
+        rows: Events as (seq, session_id, revision, body, digest, key_id, wrapped).
+        newest: The position of the newest event.
+        removed: The highest position of an event that was removed.
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    newest: int
+    removed: int
+
+
+def feed_rows(
+    reader: sqlite3.Connection,
+    lifecycle: str,
+    after: int,
+    limit: int,
+    session_id: str | bytes | None,
+) -> FeedRows:
+    """Read the first events behind a position; the id as `sqlite_commit.key` gives it."""
+    told = {"lifecycle": lifecycle, "after": after, "limit": limit, "mark": _REMOVED}
+    query = _OF_ALL
+    if session_id is not None:
+        query = _OF_ONE
+        told |= {"id": session_id, "mark": _mark(session_id)}
+    found = reader.execute(query, told).fetchall()
+    newest, removed = found[0][:2]
+    rows = tuple(row[2:] for row in found if row[2] is not None)
+    return FeedRows(rows, newest or 0, 0 if removed is None else int.from_bytes(removed, "big"))
+
+
+def fed(found: FeedRows, limit: int, read: Callable[..., SessionEvent]) -> Fed:
+    """Return what was read as events, up to one that can't be read.
+
+    Args:
+        found: What was read.
+        limit: Most events that were asked for.
+        read: Makes an event of what is in a row behind the number; may raise `StoreError`.
+
+    Raises:
+        StoreError: The first of them can't be read.
+    """
+    events: list[PositionedEvent] = []
+    for seq, *row in found.rows:
+        try:
+            events.append(positioned(seq, read(*row)))
+        except StoreError:
+            if not events:
+                raise
+            return Fed(tuple(events), events[-1].position, found.newest, found.removed)
+    position = events[-1].position if len(events) == limit > 0 else found.newest
+    return Fed(tuple(events), position, found.newest, found.removed)
+
+
+def note_removed(writer: sqlite3.Connection, session_id: str, revision: int) -> None:
+    """Note that the events of a session up to a revision are about to be removed, if any."""
+    row = writer.execute(
+        "SELECT seq FROM session_event WHERE session_id = ? AND revision <= ?"
+        " ORDER BY revision DESC LIMIT 1",
+        (session_id, revision),
+    ).fetchone()
+    if row is not None:
+        body = row[0].to_bytes(_NUMBER_BYTES, "big")
+        writer.executemany(_NOTE, [(_REMOVED, body), (_mark(session_id), body)])
+
+
+def _mark(session_id: str | bytes) -> str:
+    return f"{_REMOVED}/{session_id if isinstance(session_id, str) else ''}"
