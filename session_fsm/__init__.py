@@ -14,6 +14,8 @@ from .errors import (
     GuardError,
     GuardRejectedError,
     InvalidTransitionError,
+    ItemConflictError,
+    ItemNotFoundError,
     KeyMissingError,
     LifecycleError,
     ManagerClosedError,
@@ -34,6 +36,7 @@ from .errors import (
 )
 from .explain import explain, is_valid, is_valid_transition, permitted, validate
 from .guards import Attempt, Deadline, Guard, after_grace, guard, requires_feature
+from .items import Clear, Delete, Item, ItemPage, Put
 from .jsonvalue import JsonArray, JsonObject
 from .keys import Keyring, generate_key
 from .lifecycle import LIVE, Lifecycle, Row
@@ -55,6 +58,7 @@ from .session import (
 from .state import SessionConfig, SessionState, SessionStatus
 from .stores import open_store
 from .table import NO_ACTIVE_TASK, NOT_EXPIRED, SESSION_LIFECYCLE
+from .tables import SessionTable
 
 __all__ = [
     "LIVE",
@@ -62,9 +66,11 @@ __all__ = [
     "NO_ACTIVE_TASK",
     "SESSION_LIFECYCLE",
     "Attempt",
+    "Clear",
     "Clock",
     "CorruptRecordError",
     "Deadline",
+    "Delete",
     "DeserializationError",
     "FailedGuard",
     "FeedGapError",
@@ -75,6 +81,10 @@ __all__ = [
     "GuardRejectedError",
     "IdFactory",
     "InvalidTransitionError",
+    "Item",
+    "ItemConflictError",
+    "ItemNotFoundError",
+    "ItemPage",
     "JsonArray",
     "JsonObject",
     "KeyMissingError",
@@ -85,6 +95,7 @@ __all__ = [
     "Page",
     "PositionedEvent",
     "ProcessDiedError",
+    "Put",
     "Reaped",
     "RecoveryReport",
     "Refusal",
@@ -103,6 +114,7 @@ __all__ = [
     "SessionState",
     "SessionStatus",
     "SessionSupervisedError",
+    "SessionTable",
     "StateInvalidError",
     "StoreError",
     "StoreUnavailableError",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from .items import Written
 from .session import SessionEvent
 from .state import SessionState
-from .stores.abc import StoredStep
+from .stores.records import StoredStep
 
 
 class Change:
@@ -17,16 +18,22 @@ class Change:
         state: The state of the session now.
         revision: Its revision now.
         steps: The steps that were made; empty if there was nothing to do.
+        written: What came of each write to a table that was made without a step.
     """
 
-    __slots__ = ("revision", "state", "steps")
+    __slots__ = ("revision", "state", "steps", "written")
 
     def __init__(
-        self, state: SessionState, revision: int, steps: tuple[StoredStep, ...] = ()
+        self,
+        state: SessionState,
+        revision: int,
+        steps: tuple[StoredStep, ...] = (),
+        written: tuple[Written, ...] = (),
     ) -> None:
         self.state = state
         self.revision = revision
         self.steps = steps
+        self.written = written
 
     @property
     def events(self) -> tuple[SessionEvent, ...]:

@@ -19,8 +19,6 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Final
 
-import attrs
-
 from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
 from .decisions import Decision, Draft, settle, work_in, work_of
@@ -33,28 +31,19 @@ from .errors import (
 )
 from .explain import next_timed
 from .history import step_of
+from .items import Written
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .session import SessionEvent
-from .slots import Slot, Slots
+from .slots import Batch, Slot, Slots
 from .state import SessionState
-from .stores.abc import Commit, SessionStore, Stored, StoredStep, Tail, Work, commit_of
+from .stores.abc import SessionStore
+from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
-
-
-@attrs.define(eq=False)
-class _Batch:
-    """What a thread has done in a batch that is not durable yet."""
-
-    thread: int
-    slots: Slots
-    touched: dict[str, None] = attrs.field(factory=dict)
-    events: list[SessionEvent] = attrs.field(factory=list)
-    steps: list[StoredStep] = attrs.field(factory=list)
 
 
 class Core:
@@ -92,7 +81,7 @@ class Core:
         self._work_in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
         self._new_operation_id = new_operation_id or numbered_ids(owner_id)
         self._slots = Slots(MAX_RECENT_SESSIONS)
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         self._subscribers = Subscribers()
         self.bell = Bell()
         self.observer: Observer | None = None
@@ -296,10 +285,10 @@ class Core:
             if not draft.steps:
                 if not fresh:
                     continue
-                if draft.let_go and self._let_go(session_id, draft) != before:
-                    continue  # somebody may have waited for what was let go of just now
+                if (written := self._without_step(session_id, before, draft)) is None:
+                    continue
                 slot.machine = machine
-                return Change(machine.state, machine.revision)
+                return Change(machine.state, machine.revision, (), written)
             try:
                 origin = (before, slot.tail)
                 steps = self._commit(slot, draft, machine, origin, claims)
@@ -351,6 +340,7 @@ class Core:
             _in_order(begun) if begun else (),
             _in_order(ended) if ended else (),
             state.status in self._endings,
+            draft.writes,
         )
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
@@ -408,10 +398,21 @@ class Core:
         first = next(iter(self.store.history(commit.session_id)), None)
         return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
 
-    def _let_go(self, session_id: str, draft: Draft) -> int:
-        """Let go of work without a step; returns the revision that the session has then."""
-        self.store.release(session_id, _in_order(draft.let_go), self.owner_id)
-        return self.read(session_id).revision
+    def _without_step(
+        self, session_id: str, revision: int, draft: Draft
+    ) -> tuple[Written, ...] | None:
+        """Do what leaves a session at its revision; None if it has to be decided afresh."""
+        if draft.let_go:
+            self.store.release(session_id, _in_order(draft.let_go), self.owner_id)
+            if self.read(session_id).revision != revision:
+                return None  # somebody may have waited for what was let go of just now
+        if draft.writes is None:
+            return ()
+        operation_id = self._new_operation_id()
+        try:
+            return self.store.write_items(session_id, revision, draft.writes, operation_id)
+        except RevisionConflictError:
+            return None
 
     def is_ending(self, status: str) -> bool:
         """Tell whether a session in a status is on its way out, or at its end."""
@@ -431,7 +432,7 @@ class Core:
             slots: dict[str, Slot] = {}
             try:
                 with self.store.batch():
-                    batch = _Batch(threading.get_ident(), Slots(MAX_RECENT_SESSIONS))
+                    batch = Batch(threading.get_ident(), Slots(MAX_RECENT_SESSIONS))
                     self._batch = batch
                     try:
                         yield
@@ -463,7 +464,7 @@ class Core:
         """Whether this thread is in a batch."""
         return self._my_batch() is not None
 
-    def _my_batch(self) -> _Batch | None:
+    def _my_batch(self) -> Batch | None:
         batch = self._batch
         return batch if batch is not None and batch.thread == threading.get_ident() else None
 

@@ -10,21 +10,23 @@ to fire.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
 
-from .errors import SessionSupervisedError, StateInvalidError
+from .errors import SessionSupervisedError, StateInvalidError, refused
 from .explain import explain, next_timed
 from .fields import MAX_ERROR_CHARACTERS
 from .history import Step, step_of
+from .items import ItemWrites, Write
 from .jsonvalue import plain_text
 from .lifecycle import Lifecycle, Row
 from .machine import SessionMachine, trigger_to
 from .state import SessionState
-from .stores.abc import SessionStore, Work
+from .stores.abc import SessionStore
+from .stores.records import Work
 from .table import error_with
 
 logger = logging.getLogger(__name__)
@@ -42,9 +44,10 @@ class Draft:
     Attributes:
         steps: What was decided, in order.
         let_go: Work that is to be let go of beyond what the steps end.
+        writes: What is written to tables of the session before the first step, or without any.
     """
 
-    __slots__ = ("_machine", "_store", "at", "auto_idle", "let_go", "steps")
+    __slots__ = ("_machine", "_store", "at", "auto_idle", "let_go", "steps", "writes")
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Draft:
         self.auto_idle = auto_idle
         self.steps: list[Step] = []
         self.let_go: set[Work] = set()
+        self.writes: ItemWrites | None = None
 
     @property
     def state(self) -> SessionState:
@@ -275,6 +279,42 @@ class Update:
             # Not said, so not changed: no mapping has to repeat what can't be changed anyway.
             values["config"] = {"persistence_enabled": before, **config}
         draft.fire(trigger, reason=self.reason, **values)
+
+
+@attrs.frozen
+class WriteItems:
+    """Write to tables of the session where its data may be changed, with a decision or alone.
+
+    What is written belongs to the moment before the decision: a session may still write what it
+    ends with.
+    """
+
+    writes: tuple[Write, ...]
+    decision: Decision | None = None
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        trigger = draft.lifecycle.role("update")
+        refusal = explain(draft.state, trigger, at=draft.at, lifecycle=draft.lifecycle)
+        session_id, instant = draft.state.session_id, draft.at
+        if self.decision is not None:
+            self.decision(draft)
+        if refusal is not None:
+            raise refused(refusal, session_id)
+        draft.writes = ItemWrites(instant, self.writes)
+
+
+def with_writes(decision: Decision, writes: Iterable[Write]) -> Decision:
+    """Return a decision with which some writes are made, or the decision itself if there are none.
+
+    Raises:
+        TypeError: One is no write.
+    """
+    made = tuple(writes)
+    for each in made:
+        if not isinstance(each, Write):
+            raise TypeError(f"writes: expected Put, Delete or Clear, got {type(each).__name__}")
+    return WriteItems(made, decision) if made else decision
 
 
 # --- ends ------------------------------------------------------------------------------------

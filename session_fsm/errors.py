@@ -124,6 +124,12 @@ class GuardRejectedError(TransitionError):
     """The table has the move, and at least one of its guards said no."""
 
 
+def refused(refusal: Refusal, session_id: str) -> InvalidTransitionError | GuardRejectedError:
+    """Return the error that tells of a refusal."""
+    error = GuardRejectedError if refusal.kind == "guard" else InvalidTransitionError
+    return error(refusal=refusal, session_id=session_id)
+
+
 @attrs.define(kw_only=True, slots=False, eq=False)
 class GuardError(SessionFsmError):
     """A guard raised, or returned something that is no bool: a fault in the lifecycle."""
@@ -241,6 +247,18 @@ class ProcessDiedError(SessionFsmError):
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
+class ItemNotFoundError(SessionFsmError):
+    """A table of a session has no item of this key, or none that has not expired."""
+
+    session_id: str
+    table: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"there is no {self.key!r} in table {self.table!r} of session {self.session_id!r}"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
 class StateInvalidError(SessionFsmError):
     """Data that no state may hold.
 
@@ -300,6 +318,31 @@ class RevisionConflictError(StoreError):
             f"session {self.session_id!r} is at revision {self.found}, not at {self.expected}:"
             " reload it and decide again"
         )
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class ItemConflictError(StoreError):
+    """An item is not at the version that a write expects; nothing was written.
+
+    Attributes:
+        session_id: The session.
+        table: The table.
+        key: The key of the item.
+        expected: The version that was expected; 0: none at all.
+        found: The version that is stored; 0: there is none, or it has expired.
+    """
+
+    session_id: str
+    table: str
+    key: str
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        place = f"{self.key!r} in table {self.table!r} of session {self.session_id!r}"
+        found = f"is at version {self.found}" if self.found else "is not there"
+        wanted = f"at {self.expected}" if self.expected else "absent"
+        return f"{place} {found}, not {wanted}: read it and decide again"
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)

@@ -28,6 +28,7 @@ __all__ = [
     "JsonObject",
     "dump_json",
     "freeze_object",
+    "freeze_value",
     "frozen_json",
     "frozen_object",
     "parse_json",
@@ -242,6 +243,21 @@ def freeze_object(value: object, path: str) -> tuple[JsonObject, list[str]]:
     if not problems and (size := len(dump_json(frozen))) > MAX_JSON_BYTES:
         problems.append(f"{path}: {size} bytes of JSON; at most {MAX_JSON_BYTES}")
     return (EMPTY_OBJECT if problems else frozen), problems
+
+
+def freeze_value(value: object, path: str) -> tuple[Any, list[str]]:
+    """Copy any JSON value, deeply immutable; bounds and problems as for `freeze_object`.
+
+    Returns:
+        The frozen value and no problems, or None and the problems.
+    """
+    if type(value) is JsonObject:
+        return value, []
+    freezer = _Freezer()
+    frozen, problems = freezer.freeze(value, path), freezer.problems
+    if not problems and (size := len(dump_json(frozen))) > MAX_JSON_BYTES:
+        problems.append(f"{path}: {size} bytes of JSON; at most {MAX_JSON_BYTES}")
+    return (None if problems else frozen), problems
 
 
 class _TooMuchError(Exception):

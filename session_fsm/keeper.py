@@ -16,6 +16,8 @@ class SessionKeeper(SessionReader):
     def sweep(self, *, at: datetime | None = None) -> SweepReport:
         """Fire the timed rows that are due; costs by what is due, not by what is stored.
 
+        Items of tables that have expired are removed.
+
         Args:
             at: The instant, aware; None: now.
 

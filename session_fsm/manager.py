@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -23,10 +23,11 @@ from .decisions import (
     Touch,
     Update,
     cause_in_words,
+    with_writes,
 )
 from .errors import LifecycleError
 from .explain import next_timed
-from .keeper import SessionKeeper
+from .items import Write
 from .lifecycle import Lifecycle, with_graces
 from .session import Session
 from .starting import Starting
@@ -34,6 +35,7 @@ from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
 from .stores.spanning import SpanningStore, check_persistence
 from .table import SESSION_LIFECYCLE
+from .tables import TableKeeper
 from .workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ POLL_SECONDS: Final = 0.2
 """How often a wait looks for what other processes did to a session."""
 
 
-class SessionManager(SessionKeeper):
+class SessionManager(TableKeeper):
     """Creates, lists, moves, monitors, ends and recovers the sessions of one store.
 
     Args:
@@ -193,6 +195,7 @@ class SessionManager(SessionKeeper):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
         """Move a session to a status, by the one hand-fired row that leads there.
@@ -202,6 +205,8 @@ class SessionManager(SessionKeeper):
             to: The target: a status or its word.
             expected_revision: The revision that it must have; None: any.
             reason: Kept in the history.
+            writes: What is written to tables of the session (`Put`, `Delete`, `Clear`), in one
+                transaction with the move and before it; refused where `update` would be.
             **arguments: What the row takes.
 
         Returns:
@@ -212,9 +217,11 @@ class SessionManager(SessionKeeper):
             RevisionConflictError: It is not at the expected revision.
             InvalidTransitionError: No such status, or no row leads there.
             GuardRejectedError: A guard said no.
+            ItemConflictError: An item is not at the version that a write expects; nothing changed.
             LifecycleError: Two rows lead there; fire one by its trigger.
         """
-        return self._change(session_id, MoveTo(to, reason, arguments), expected_revision)
+        decision = with_writes(MoveTo(to, reason, arguments), writes)
+        return self._change(session_id, decision, expected_revision)
 
     def fire(
         self,
@@ -223,10 +230,12 @@ class SessionManager(SessionKeeper):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
         """Fire a trigger; arguments and errors as for `transition`."""
-        return self._change(session_id, Fire(trigger, reason, arguments), expected_revision)
+        decision = with_writes(Fire(trigger, reason, arguments), writes)
+        return self._change(session_id, decision, expected_revision)
 
     def update(
         self,
@@ -234,6 +243,7 @@ class SessionManager(SessionKeeper):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **changes: Any,
     ) -> Session:
         """Change `config`, `llm_config`, `metadata` or `error` of a session.
@@ -242,6 +252,7 @@ class SessionManager(SessionKeeper):
             session_id: Key of a stored session.
             expected_revision: The revision that it must have; None: any.
             reason: Kept in the history.
+            writes: As for `transition`.
             **changes: New values; a function is called with the present value and returns the new
                 one, again if another writer was first.
 
@@ -250,8 +261,10 @@ class SessionManager(SessionKeeper):
             RevisionConflictError: It is not at the expected revision.
             StateInvalidError: A field can't be updated, or a value is bad.
             InvalidTransitionError: The session has ended.
+            ItemConflictError: An item is not at the version that a write expects; nothing changed.
         """
-        return self._change(session_id, Update(changes, reason), expected_revision)
+        decision = with_writes(Update(changes, reason), writes)
+        return self._change(session_id, decision, expected_revision)
 
     def begin_task(
         self, session_id: str, task_id: str, *, timeout_seconds: float | None = None

@@ -22,7 +22,7 @@ from .feeds import (
 from .fields import Problems, check_text
 from .hooks import entering, leaving
 from .session import FeedPage, Page, PositionedEvent, Session, SessionEvent, session_of
-from .stores.abc import Stored
+from .stores.records import Stored
 from .telling import Subscriber
 from .workers import Workers
 

@@ -28,6 +28,7 @@ RESERVED_ARGUMENTS: Final = frozenset(
         "session_id",
         "trigger",
         "to",
+        "writes",
     )
 )
 RESERVED_TRIGGERS: Final = frozenset(("fire", "lifecycle", "revision", "state"))

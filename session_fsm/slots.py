@@ -12,8 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import attrs
+
 from .machine import SessionMachine
-from .stores.abc import Tail
+from .session import SessionEvent
+from .stores.records import StoredStep, Tail
 from .telling import Outbox
 
 
@@ -132,3 +135,14 @@ class Slots:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What a thread has done in a batch that is not durable yet."""
+
+    thread: int
+    slots: Slots
+    touched: dict[str, None] = attrs.field(factory=dict)
+    events: list[SessionEvent] = attrs.field(factory=list)
+    steps: list[StoredStep] = attrs.field(factory=list)

@@ -14,7 +14,7 @@ from .decisions import Adopt, Draft, Fail, Fire, cause_in_words
 from .errors import SessionStartError, StateInvalidError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
-from .stores.abc import Work
+from .stores.records import Work
 from .workers import Workers
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from .history import audit, rebuild, snapshot_problem, tombstone
 from .lifecycle import Lifecycle
 from .orphans import drop_logs, reap_orphans
 from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
-from .stores.abc import Abandoned, SessionStore, Stored, StoredStep, Work, all_ids
+from .stores.abc import SessionStore, all_ids
+from .stores.records import Abandoned, Stored, StoredStep, Work
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,10 @@ BATCH_SIZE: Final = 500
 
 
 def sweep(core: Core, at: datetime) -> SweepReport:
-    """Fire the timed rows that are due at an instant; costs by what is due.
+    """Fire the timed rows that are due at an instant, and remove items that have expired.
 
-    A session whose row can't be fired is left as it is and named, and holds up nobody else.
+    It costs by what is due. A session whose row can't be fired is left as it is and named, and
+    holds up nobody else.
     """
     fired: list[SessionEvent] = []
     failed: list[tuple[str, str]] = []
@@ -52,6 +54,8 @@ def sweep(core: Core, at: datetime) -> SweepReport:
                 logger.exception("session %r is due and was not moved", session_id)
                 failed.append((session_id, cause_in_words(fault)))
         after = due[-1]
+    while core.store.drop_expired_items(at, BATCH_SIZE) == BATCH_SIZE:
+        pass  # in several transactions, so that nobody waits long
     return SweepReport(tuple(fired), core.store.next_deadline(), tuple(failed))
 
 

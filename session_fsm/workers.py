@@ -17,7 +17,7 @@ from .core import Core
 from .decisions import StopDone
 from .errors import SessionNotFoundError
 from .session import SessionEvent
-from .stores.abc import Work
+from .stores.records import Work
 
 logger = logging.getLogger(__name__)
 

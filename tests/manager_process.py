@@ -10,11 +10,12 @@ import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 import attrs
 
-from session_fsm import Session, SessionFsmError, SessionManager
+from session_fsm import ItemConflictError, Session, SessionFsmError, SessionManager
 from session_fsm.clock import ManualClock
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -60,6 +61,27 @@ class _Process:
         for number in range(times):
             with self.manager.task(session_id, f"{name}-{number}"):
                 self.manager.start_conversation(session_id)
+
+    def count_item_up(self, session_id: str, times: int) -> None:
+        """Add 1 to the item `count` of a table, again and again, as compare-and-set."""
+        table = self.manager.table(session_id, "files")
+        for _ in range(times):
+            added = False
+            while not added:
+                item = table.find("count")
+                value, version = (0, 0) if item is None else (item.value, item.version)
+                try:
+                    table.put("count", value + 1, expected_version=version)
+                    added = True
+                except ItemConflictError:
+                    continue
+
+    def put_until_refused(self, session_id: str) -> None:
+        """Put one item after the other, saying each, until that is refused."""
+        table = self.manager.table(session_id, "files")
+        for number in count():
+            table.put(f"{number:06}", number)
+            say(number)
 
     def recover(self) -> dict[str, Any]:
         return attrs.asdict(self.manager.recover())

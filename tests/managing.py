@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from session_fsm import SESSION_LIFECYCLE, Lifecycle, SessionEvent, SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
-from session_fsm.stores.abc import Commit, Work
+from session_fsm.stores.records import Commit, Work
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """Where every manual clock stands at first."""

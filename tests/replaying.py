@@ -18,7 +18,8 @@ from replay_model import ModelRow
 from session_fsm import SessionEvent
 from session_fsm.replay import Log, LogRow, Report, RowKind, read_log, replay
 from session_fsm.stores import MemoryStore, SessionStore
-from session_fsm.stores.abc import Commit, all_ids
+from session_fsm.stores.abc import all_ids
+from session_fsm.stores.records import Commit
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample_trace.jsonl.gz"

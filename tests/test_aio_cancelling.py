@@ -13,7 +13,7 @@ import pytest
 from managing import START, HookedMemory, await_event, once
 from supervised import in_real_time, opened, simulated, waits
 
-from session_fsm import SESSION_LIFECYCLE, Session, SessionManager, aio
+from session_fsm import SESSION_LIFECYCLE, Put, Session, SessionManager, aio
 from session_fsm.aio import Child
 from session_fsm.aio.calls import FAILED, GONE_THROUGH, NOT_BEGUN, Calls
 from session_fsm.clock import ManualClock
@@ -116,6 +116,12 @@ VERBS: dict[str, Verb] = {
     "purge": lambda manager: manager.purge(ended_before=START),
     "compact": lambda manager: manager.compact("s", keep=1),
     "history": lambda manager: manager.history("s"),
+    "get of a table": lambda manager: manager.table("s", "notes").find("k"),
+    "put of a table": lambda manager: manager.table("s", "notes").put("k", 1),
+    "delete of a table": lambda manager: manager.table("s", "notes").delete("k"),
+    "clear of a table": lambda manager: manager.table("s", "notes").clear(),
+    "items of a table": lambda manager: manager.table("s", "notes").items(),
+    "fire and write": lambda manager: manager.fire("s", "touch", writes=[Put("notes", "k", 1)]),
     "position": lambda manager: manager.position(),
     "read_events": lambda manager: manager.read_events(),
     "events": _first,
@@ -137,6 +143,7 @@ def test_aio_cancelling_every_verb_is_tried() -> None:
         "on_enter",
         "on_leave",
         "observe",
+        "table",
     }
 
 

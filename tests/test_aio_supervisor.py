@@ -25,7 +25,7 @@ from session_fsm import (
 from session_fsm.aio import Child, ChildContext, RestartLimit, SessionSupervisor
 from session_fsm.aio.children import Restart
 from session_fsm.clock import ManualClock
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 NEVER = {"timeout_minutes": None}
 """The configuration of sessions that do not expire."""

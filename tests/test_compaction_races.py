@@ -10,7 +10,7 @@ from managing import House, RemoteManager, begin, end, no_gaps, once, together
 
 from session_fsm import SessionManager, StoreUnavailableError
 from session_fsm.stores import MemoryStore
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 pytest_plugins = ("manager_fixtures",)
 

@@ -45,7 +45,7 @@ from session_fsm.decisions import (
 )
 from session_fsm.explain import next_timed
 from session_fsm.stores import MemoryStore
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 from session_fsm.testing import states
 
 WORKER = Work("worker")

@@ -28,7 +28,7 @@ from session_fsm import (
     loads,
 )
 from session_fsm.diagrams import FORMATS, render
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
 

@@ -14,7 +14,7 @@ from managing import PATIENCE_SECONDS
 from processes import Program
 
 from session_fsm import SessionManager, StoreUnavailableError
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 ENDINGS = {
     "exits": "os._exit(0)",

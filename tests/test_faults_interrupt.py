@@ -11,7 +11,7 @@ from managing import House, once
 from processes import Program
 
 from session_fsm import SessionManager
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 pytest_plugins = ["manager_fixtures"]
 

@@ -14,7 +14,7 @@ from managing import PATIENCE_SECONDS, House, Recorder, begin, end, wait_until
 from session_fsm import ManagerClosedError, PositionedEvent, SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore
-from session_fsm.stores.abc import StoredStep
+from session_fsm.stores.records import StoredStep
 
 pytest_plugins = ("manager_fixtures",)
 

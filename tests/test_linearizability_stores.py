@@ -16,7 +16,8 @@ from managing import together
 from session_fsm import SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
-from session_fsm.stores.abc import Commit, Stored, all_ids
+from session_fsm.stores.abc import all_ids
+from session_fsm.stores.records import Commit, Stored
 
 
 class NoCompare(MemoryStore):

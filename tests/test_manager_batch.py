@@ -31,7 +31,7 @@ from session_fsm import (
     StoreUnavailableError,
 )
 from session_fsm.clock import ManualClock
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 pytest_plugins = ("manager_fixtures",)
 

@@ -77,6 +77,7 @@ VERBS: dict[str, Callable[[SessionManager], Any]] = {
     "purge": lambda manager: manager.purge(ended_before=START),
     "compact": lambda manager: manager.compact("a"),
     "history": lambda manager: manager.history("a"),
+    "table": lambda manager: manager.table("a", "files"),
     "subscribe": lambda manager: manager.subscribe(lambda _: None),
     "on_enter": lambda manager: manager.on_enter("idle", lambda _: None),
     "on_leave": lambda manager: manager.on_leave("idle", lambda _: None),
@@ -107,6 +108,29 @@ def test_manager_closing_ends_every_verb(house: House, verb: str) -> None:
     other = house.open()
     assert other.get("a") == before
     assert other.find("b") is None
+
+
+def test_manager_closing_ends_every_table(house: House) -> None:
+    """A table that was got before refuses each of its verbs once its manager is closed."""
+    manager, other = house.open(), house.open()
+    manager.create("a")
+    table = manager.table("a", "files")
+    table.put("k", 1)
+    manager.close()
+    verbs: dict[str, Callable[[], object]] = {
+        "get": lambda: table.get("k"),
+        "find": lambda: table.find("k"),
+        "items": table.items,
+        "put": lambda: table.put("k", 2),
+        "delete": lambda: table.delete("k"),
+        "clear": table.clear,
+    }
+    public = {name for name in dir(table) if not name.startswith("_")}
+    assert public - verbs.keys() == {"name", "session_id"}
+    for verb in verbs.values():
+        with pytest.raises(ManagerClosedError):
+            verb()
+    assert other.table("a", "files").get("k") == 1
 
 
 def test_manager_closing_twice(house: House) -> None:

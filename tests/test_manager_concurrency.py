@@ -31,7 +31,7 @@ from session_fsm import (
     StoreUnavailableError,
     TransitionError,
 )
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 pytest_plugins = ("manager_fixtures",)
 

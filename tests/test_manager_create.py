@@ -28,7 +28,7 @@ from session_fsm import (
     StateInvalidError,
 )
 from session_fsm.clock import ManualClock
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
 

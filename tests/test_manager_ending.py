@@ -21,7 +21,7 @@ from managing import (
 
 from session_fsm import Session, SessionEvent, SessionManager
 from session_fsm.clock import Clock, ManualClock
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 pytest_plugins = ("manager_fixtures",)
 

@@ -24,7 +24,7 @@ from session_fsm import (
     SessionFsmError,
     SessionManager,
 )
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
 

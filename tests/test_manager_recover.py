@@ -23,7 +23,7 @@ from managing import (
 )
 
 from session_fsm import RecoveryReport, SessionManager
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
 

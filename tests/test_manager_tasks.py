@@ -16,7 +16,7 @@ from session_fsm import (
     StateInvalidError,
 )
 from session_fsm.clock import ManualClock
-from session_fsm.stores.abc import Commit, Work
+from session_fsm.stores.records import Commit, Work
 
 pytest_plugins = ("manager_fixtures",)
 

@@ -25,7 +25,7 @@ from managing import (
 
 from session_fsm import CorruptRecordError, Session, SessionManager
 from session_fsm.clock import ManualClock
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
 

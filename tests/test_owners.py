@@ -17,8 +17,8 @@ from processes import Program
 
 from session_fsm import SessionManager, StoreUnavailableError
 from session_fsm.stores import SqliteStore
-from session_fsm.stores.abc import Work
 from session_fsm.stores.owners import OwnerLocks
+from session_fsm.stores.records import Work
 from session_fsm.testing.authors import Author
 
 
@@ -208,7 +208,7 @@ def test_owners_do_not_live_on_in_their_children(owners: OwnerLocks, directory: 
 WORKING = """
     import sys
     from session_fsm.stores import SqliteStore
-    from session_fsm.stores.abc import Work
+    from session_fsm.stores.records import Work
     from session_fsm.testing.authors import Author
     path, name = sys.argv[1:]
     store = SqliteStore(path)

@@ -39,7 +39,7 @@ from session_fsm.errors import StateInvalidError, StoreUnavailableError
 from session_fsm.replay import Log, LogRow, ReplayError, Report, RowKind, read_log, replay
 from session_fsm.state import SessionState
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore, open_store
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 MINUTE = 60.0
 TIMEOUT = 30 * MINUTE

@@ -33,7 +33,7 @@ from replaying import (
 from session_fsm import SessionManager
 from session_fsm.replay import Log, Report, replay
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore, open_store
-from session_fsm.stores.abc import Commit
+from session_fsm.stores.records import Commit
 
 CHILD = Path(__file__).with_name("replay_process.py")
 PATIENCE_SECONDS = 60.0

@@ -21,6 +21,7 @@ from encrypting import KEY, OTHER_RING, RING, START, files_with, managed, raw, r
 
 from session_fsm import (
     Keyring,
+    Put,
     SessionEvent,
     SessionFsmError,
     SessionManager,
@@ -136,6 +137,19 @@ def live(manager: SessionManager, clock: ManualClock, messages: Messages) -> Non
     messages.of(lambda: create("a", llm_config=secrets(), metadata=secrets()))
     messages.of(lambda: create("b", metadata=secrets(), start=fail), SessionStartError)
     manager.start_conversation("a")
+    table = manager.table("a", "files")
+    table.put("k", secrets(6))
+    table.put("k", VALUE, ttl_seconds=60)
+    table.put("l", [secrets(7)])
+    table.delete("l")
+    manager.fire("a", "touch", writes=[Put("files", "m", secrets(8))])
+    messages.of(lambda: table.put("k", VALUE, expected_version=1))
+    writes = [Put("files", "k", VALUE, expected_version=1)]
+    messages.of(lambda: manager.fire("a", "touch", writes=writes))
+    messages.of(lambda: manager.table("nowhere", "files").put("k", VALUE))
+    for bad in BAD:
+        if not isinstance(bad, str | list):
+            messages.of(lambda bad=bad: table.put("k", bad), StateInvalidError)  # type: ignore[misc]
     update("a", metadata=lambda old: {**old, "more": VALUE})
     messages.of(lambda: update("a", metadata=raising), ArithmeticError)
     messages.of(lambda: update("a", metadata=secrets(), expected_revision=1))
@@ -155,6 +169,7 @@ def live(manager: SessionManager, clock: ManualClock, messages: Messages) -> Non
     with pytest.raises(ZeroDivisionError), manager.batch():
         create("undone", metadata=secrets(2))
         update("a", llm_config=secrets(2))
+        table.put("undone", secrets(2))
         raise ZeroDivisionError
     create("expired", metadata=secrets(3))
     clock.advance(31 * 60)
@@ -168,6 +183,7 @@ def live(manager: SessionManager, clock: ManualClock, messages: Messages) -> Non
     create("c", metadata=secrets(5))
     manager.fail("c", "cause")
     create("living", llm_config={"token": VALUE}, metadata={"password": [VALUE]})
+    manager.table("living", "files").put("k", secrets(9))
     manager.recover()
     assert manager.verify().ok
     assert told
@@ -216,6 +232,7 @@ def test_secrets_are_in_no_message(path: Path, messages: Messages, keyring: Keyr
     with managed(path, OTHER_RING) as manager:
         if keyring is not None:
             messages.of(lambda: manager.get("living"))
+            messages.of(lambda: manager.table("living", "files").get("k"))
             messages.of(lambda: manager.history("living"))
         manager.sweep(at=START + timedelta(days=1))
         manager.recover()
@@ -241,12 +258,16 @@ def test_secrets_of_damaged_records_are_not_told(
     """Whatever byte of a record is damaged, and wherever it ends, no message has a value in it."""
     with managed(path, keyring) as manager:
         manager.create("a", llm_config={"a": VALUE}, metadata={"b": [VALUE]})
+        table = manager.table("a", "files")
+        table.put("k", {"a": [VALUE]})
+        [(item,)] = rows(path, "SELECT body FROM session_item")
         [(state,)] = rows(path, "SELECT CAST(state AS BLOB) FROM session")
         where = "WHERE revision = 1"
         [(body,)] = rows(path, f"SELECT body FROM session_event {where}")
         damage: list[tuple[str, bytes, Callable[[], object]]] = [
             ("UPDATE session SET state = CAST(? AS TEXT)", state, lambda: manager.get("a")),
             (f"UPDATE session_event SET body = ? {where}", body, lambda: manager.history("a")),
+            ("UPDATE session_item SET body = ?", item, lambda: table.get("k")),
         ]
         met = 0
         with raw(path) as connection:
@@ -262,7 +283,7 @@ def test_secrets_of_damaged_records_are_not_told(
                         if at % 50 == 0:
                             messages_of_report(messages, manager)
                 connection.execute(write, (text,))
-        assert met > 3 * (len(state) + len(body)) / 2
+        assert met > 3 * (len(state) + len(body) + len(item)) / 2
     assert [text for text in messages.texts if VALUE in text] == []
 
 
@@ -316,7 +337,10 @@ def test_secrets_are_in_no_representation(path: Path) -> None:
     with managed(path) as manager, closing(manager.store) as store:
         manager.create("a", metadata={"password": VALUE})
         session = manager.get("a")
-        things = (store, manager, RING, session, session.state, manager.list())
+        table = manager.table("a", "files")
+        item = table.put("k", VALUE)
+        things: tuple[object, ...] = (store, manager, RING, session, session.state, manager.list())
+        things += (table, item, table.items(), Put("files", "k", VALUE))
         texts = [f"{thing!r} {thing!s}" for thing in things]
     assert [text for text in texts if VALUE in text] == []
     assert [text for text in texts if repr(KEY)[2:-1] in text] == []

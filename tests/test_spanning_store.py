@@ -19,7 +19,8 @@ from session_fsm import (
 )
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore, SqliteStore
-from session_fsm.stores.abc import Work, all_ids
+from session_fsm.stores.abc import all_ids
+from session_fsm.stores.records import Work
 from session_fsm.stores.spanning import SpanningStore, check_persistence
 from session_fsm.testing.authors import BEGINNING, END_OF_TIME, Author, everything
 

@@ -15,7 +15,7 @@ from session_fsm import (
 )
 from session_fsm.history import audit
 from session_fsm.stores import SqliteStore
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 from session_fsm.stores.sqlite_commit import PreparedCommit
 from session_fsm.testing.authors import Author, everything
 

@@ -220,8 +220,10 @@ def test_sqlite_store_checks_its_schema(store: SqliteStore, path: Path) -> None:
                 changed = sql.replace("session_fsm: ", "").replace("sessions + ", "sessions - ")
                 changed = changed.replace("sessions - 1", "sessions - 2")
                 changed = changed.replace("= OLD.session_id; END", "< OLD.session_id; END")
+                changed = changed.replace("= OLD.session_id;\nEND", "< OLD.session_id;\nEND")
             else:
                 changed = sql.replace("session_id)", "session_id DESC)").replace("(op", "(at, op")
+                changed = changed.replace("expires_at)", "expires_at DESC)")
             assert changed != sql, name
             connection.execute(changed)
             assert store.check() == (f"database: {kind} {name} is not as it was made",)

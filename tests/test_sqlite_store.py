@@ -25,8 +25,9 @@ from session_fsm import (
     open_store,
 )
 from session_fsm.stores import MemoryStore, SqliteStore
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 from session_fsm.stores.sqlite_connection import PAGE_BYTES
+from session_fsm.stores.sqlite_schema import SCHEMA_VERSION
 from session_fsm.testing.authors import END_OF_TIME, Author, everything, routes
 
 OTHER = Lifecycle(
@@ -312,7 +313,7 @@ def test_sqlite_store_refuses_the_file_of_another_application(path: Path, script
     assert not path.with_name("sessions.db-wal").exists()
 
 
-@pytest.mark.parametrize("version", [0, 3, 99])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, 99])
 def test_sqlite_store_refuses_another_version_of_itself(path: Path, version: int) -> None:
     """A file of a version that is not known is refused, and can still be read by who knows it."""
     SqliteStore(path).close()

@@ -2,20 +2,33 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
+from importlib import import_module
 from itertools import cycle
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_fsm import RevisionConflictError, SessionConfig, TransitionError
+from session_fsm import (
+    Clear,
+    Delete,
+    ItemConflictError,
+    Put,
+    RevisionConflictError,
+    SessionConfig,
+    SessionNotFoundError,
+    TransitionError,
+    testing,
+)
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
-from session_fsm.stores.abc import Work
+from session_fsm.stores.records import Work
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import StoreContract
-from session_fsm.testing.authors import Author, everything
+from session_fsm.testing.authors import BEGINNING, Author, StoreRules, everything
 
 
 class TestMemoryStore(StoreContract):
@@ -79,6 +92,18 @@ class TestSpanningBothStores(TestSpanningSqliteStore):
         return SessionConfig(persistence_enabled=sum(map(ord, session_id)) % 2 == 0)
 
 
+def test_store_contract_has_every_part() -> None:
+    """No part of the contract is written and left out of it."""
+    parts = {
+        part
+        for name in (each.name for each in iter_modules(testing.__path__))
+        if name.startswith("store_")
+        for part in vars(import_module(f"{testing.__name__}.{name}")).values()
+        if isinstance(part, type) and issubclass(part, StoreRules)
+    }
+    assert parts == set(StoreContract.__mro__) - {object}
+
+
 # --- stores side by side ---------------------------------------------------------------------
 
 IDS = st.sampled_from(("a", "b", "é", "\U0001f600"))
@@ -99,7 +124,25 @@ MOVES = st.sampled_from(
         ("update", {"metadata": {"x": 1}}),
     )
 )
+TABLES = st.sampled_from(("files", "notes"))
+KEYS = st.sampled_from(("k", "l", "é"))
+VERSIONS = st.none() | st.integers(0, 4)
+VALUES = st.sampled_from((None, True, 1, 1.0, "\U0001f600", ["x", {}], {"a": [None]}))
+LIVES = st.none() | st.sampled_from((1, 2.5, 10))
+WRITES = st.lists(
+    st.one_of(
+        st.builds(Put, TABLES, KEYS, VALUES, expected_version=VERSIONS, ttl_seconds=LIVES),
+        st.builds(Put, TABLES, KEYS, VALUES),
+        st.builds(Delete, TABLES, KEYS, expected_version=VERSIONS),
+        st.builds(Clear, TABLES),
+    ),
+    max_size=3,
+)
+SECONDS = st.integers(0, 5)
 ACTIONS = st.one_of(
+    st.tuples(st.just("put"), IDS, OWNERS, WRITES, SECONDS),
+    st.tuples(st.just("put with"), IDS, OWNERS, MOVES, WRITES),
+    st.tuples(st.just("drop"), SECONDS, st.integers(1, 3)),
     st.tuples(st.just("write"), IDS, OWNERS, st.lists(MOVES, max_size=3), st.lists(WORK), WORK),
     st.tuples(st.just("end"), IDS, OWNERS),
     st.tuples(st.just("bury"), IDS, OWNERS),
@@ -115,7 +158,7 @@ class _UndoneError(Exception):
 
 
 def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]) -> str:
-    """Do one thing to a store; returns the error that it met, if any."""
+    """Do one thing to a store; returns what it told, or the error that it met, if any."""
     kind, *rest = action
     try:
         match kind:
@@ -138,9 +181,22 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
                     authors[rest[1]].bury(rest[0])
             case "compact":
                 session_id, owner, keep = rest
-                older = store.history(session_id)[:-keep]
-                if any(event.kind in ("created", "checkpoint") for _, event in older):
+                older = {event.kind for _, event in store.history(session_id)[:-keep]}
+                if older & {"created", "checkpoint"} and older != {"checkpoint"}:
                     authors[owner].compact(session_id, keep=keep)
+            case "put":
+                session_id, owner, writes, number = rest
+                at = BEGINNING + timedelta(seconds=number)
+                stored = store.load(session_id)
+                if stored is None or stored.state.status not in store.lifecycle.final:
+                    return repr(authors[owner].put(session_id, *writes, at=at))
+            case "put with":
+                session_id, owner, move, writes = rest
+                if store.load(session_id) is not None:
+                    authors[owner].write(session_id, move, writes=writes)
+            case "drop":
+                at = BEGINNING + timedelta(seconds=rest[0])
+                return str(store.drop_expired_items(at, rest[1]))
             case "release":
                 session_id, owner, work = rest
                 store.release(session_id, work, owner)
@@ -151,6 +207,8 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
                 store.enlist(rest[0])
     except (TransitionError, RevisionConflictError) as fault:
         return type(fault).__name__
+    except (ItemConflictError, SessionNotFoundError) as fault:
+        return str(fault)
     return ""
 
 

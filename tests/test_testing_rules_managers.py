@@ -26,7 +26,7 @@ from session_fsm import (
 from session_fsm.clock import Clock, ManualClock
 from session_fsm.core import Core
 from session_fsm.stores import SessionStore
-from session_fsm.stores.abc import Stored
+from session_fsm.stores.records import Stored
 from session_fsm.testing import LifecycleRules
 
 # --- managers that are wrong -----------------------------------------------------------------

@@ -14,7 +14,7 @@ from session_fsm import (
     SessionState,
 )
 from session_fsm.stores import MemoryStore, SessionStore
-from session_fsm.stores.abc import Abandoned, Commit, Stored, Work
+from session_fsm.stores.records import Abandoned, Commit, Stored, Work
 from session_fsm.testing import LifecycleRules
 
 

@@ -12,19 +12,18 @@ from typing import Any
 import pytest
 from commanding import call
 from encrypting import managed
+from format_file import items_of, told_of
 from killing import killed_copies
 
 from session_fsm import (
     SESSION_LIFECYCLE,
     CorruptRecordError,
+    KeyMissingError,
     SchemaVersionError,
-    SessionManager,
     StoreUnavailableError,
     VerifyReport,
-    serialize,
 )
-from session_fsm.stores import SessionStore, SqliteStore, upgrade_store
-from session_fsm.stores.abc import all_ids
+from session_fsm.stores import SqliteStore, upgrade_store
 from session_fsm.stores.sqlite_schema import SCHEMA_VERSION
 from session_fsm.stores.sqlite_upgrade import UpgradeReport, upgrade_file
 
@@ -47,26 +46,24 @@ def path(golden: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(golden, tmp_path / "sessions.db"))
 
 
-def told_of(store: SessionStore) -> dict[str, Any]:
-    """Return what a store tells of its sessions, as the files beside the golden ones do."""
-    told = {}
-    for session_id in all_ids(store):
-        stored = store.load(session_id)
-        told[session_id] = {
-            "revision": stored and stored.revision,
-            "digest": store.tail(session_id)[1],
-            "state": stored and serialize(stored.state, store.lifecycle),
-            "events": [body.decode() for body, _ in store.history(session_id)],
-        }
-    return told
-
-
 def check(path: Path, golden: Path) -> None:
     """See that an upgraded file tells all that the older code told of it, and is in order."""
     upgrade_file(path, OTHER)
     expected = json.loads(golden.with_suffix(".json").read_text())
+    if golden.stem == "schema-1":
+        check_first(path, expected)
+        expected = expected["sessions"]
+    with managed(path) as manager:
+        assert told_of(manager.store) == expected
+        assert items_of(manager.store) == {}
+        report = manager.verify()
+        assert report.ok, report.problems
+        assert report.locked == 0
+
+
+def check_first(path: Path, expected: dict[str, Any]) -> None:
+    """See what the code of the first version told beside its sessions."""
     with closing(SqliteStore(path)) as store, closing(SqliteStore(path, OTHER)) as other:
-        assert told_of(store) == expected["sessions"]
         assert told_of(other) == expected["other"]
         assert {key: n for key, n in store.counts().items() if n} == {
             key: n for key, n in expected["counts"].items() if n
@@ -76,9 +73,6 @@ def check(path: Path, golden: Path) -> None:
         assert {each: made for each, made in work.items() if made} == expected["work"]
         assert store.mark("feed") == b"\x00\x01position"
         assert store.check() == other.check() == ()
-    with SessionManager(f"sqlite:///{path}") as manager:
-        report = manager.verify()
-        assert report.ok, report.problems
 
 
 def test_upgrade_keeps_everything(path: Path, golden: Path) -> None:
@@ -109,15 +103,18 @@ def test_upgrade_is_asked_for(path: Path, golden: Path) -> None:
     assert golden.read_bytes() == before
 
 
-def test_upgrade_goes_on_where_life_stopped(path: Path) -> None:
+def test_upgrade_goes_on_where_life_stopped(path: Path, golden: Path) -> None:
     """What the upgraded file holds can be recovered, moved, ended, and used for new sessions."""
     upgrade_file(path)
-    with SessionManager(f"sqlite:///{path}") as manager:
+    session_id = "active" if golden.stem == "schema-1" else "plain"
+    with managed(path) as manager:
         manager.recover()
-        manager.touch("active")
-        assert manager.terminate("active").status == "terminated"
+        manager.touch(session_id)
+        manager.table(session_id, "files").put("k", [1])
+        assert manager.terminate(session_id).status == "terminated"
         manager.create("new")
         assert manager.history("again")[0].kind == "purged"
+        assert manager.table(session_id, "files").get("k") == [1]
         assert manager.verify().ok
 
 
@@ -129,7 +126,7 @@ UPGRADING = """
 def test_upgrade_killed_anywhere_can_be_done_again(golden: Path, tmp_path: Path) -> None:
     """Killed before any statement, a file has one version or the other; then it is upgraded."""
     left = killed_copies(UPGRADING, golden, tmp_path / "killed")
-    assert len(left) > 40
+    assert len(left) > 30
     for path in left:
         with closing(sqlite3.connect(path)) as connection:
             [version] = connection.execute("PRAGMA user_version").fetchone()
@@ -145,11 +142,16 @@ def test_upgrade_is_not_needed_for_the_present_format(tmp_path: Path) -> None:
     path = Path(shutil.copy(PRESENT, tmp_path / "sessions.db"))
     report = upgrade_file(path)
     assert (report.found, report.version) == (SCHEMA_VERSION, SCHEMA_VERSION)
+    expected = json.loads(PRESENT.with_suffix(".json").read_text())
     with managed(path) as manager:
-        assert told_of(manager.store) == json.loads(PRESENT.with_suffix(".json").read_text())
-        assert manager.verify() == VerifyReport(ok=True, problems=(), sessions=7, events=22)
+        assert told_of(manager.store) == expected["sessions"]
+        assert items_of(manager.store) == expected["items"]
+        assert manager.verify() == VerifyReport(ok=True, problems=(), sessions=8, events=26)
     with managed(path, None) as manager:
-        assert manager.verify().locked == 4
+        assert manager.verify().locked == 5
+        assert manager.table("plain", "files").get("k5") == "é"
+        with pytest.raises(KeyMissingError):
+            manager.table("secret", "files").get("k5")
 
 
 def test_upgrade_waits_for_a_writer(path: Path) -> None:
@@ -159,7 +161,7 @@ def test_upgrade_waits_for_a_writer(path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match="locked"):
             upgrade_file(path, busy_timeout_seconds=0.01)
         other.execute("ROLLBACK")
-    assert upgrade_file(path).found == 1
+    assert upgrade_file(path).version == SCHEMA_VERSION
 
 
 def test_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
@@ -187,19 +189,21 @@ def test_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert {each: each.read_bytes() for each in before} == before
 
 
-def test_upgrade_by_command(path: Path) -> None:
+def test_upgrade_by_command(path: Path, golden: Path) -> None:
     """The command says what it did; a second time, that nothing was to do."""
     url = f"sqlite:///{path}"
+    old, new = golden.stem.removeprefix("schema-"), SCHEMA_VERSION
     refused = call("list", "--store", url)
     assert refused.code == 1
     assert "session-fsm upgrade" in refused.err
     assert call("upgrade", "--store", url).out == (
         "the rows of the lifecycle have changed, and are known anew\n"
-        "upgraded from version 1 to 2: 7 sessions\n"
+        f"upgraded from version {old} to {new}: 7 sessions\n"
     )
-    assert call("upgrade", "--store", url).out == "nothing to do: version 2 already, 7 sessions\n"
+    nothing = f"nothing to do: version {new} already, 7 sessions\n"
+    assert call("upgrade", "--store", url).out == nothing
     told = json.loads(call("upgrade", "--store", url, "--json").out)
-    assert told == {"found": 2, "version": 2, "sessions": 7, "renewed": False}
-    assert call("list", "--store", url).code == 0
+    assert told == {"found": new, "version": new, "sessions": 7, "renewed": False}
+    assert call("counts", "--store", url).code == 0
     assert call("upgrade", "--store", f"{url}.missing").code == 1
     assert call("upgrade", "--store", "memory://").code == 2

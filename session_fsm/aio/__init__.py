@@ -10,6 +10,7 @@ from .children import Child, ChildStatus, Inbox, RestartLimit
 from .manager import SessionManager
 from .process import ProcessWorker
 from .supervisor import SessionSupervisor
+from .tables import SessionTable
 
 __all__ = [
     "Child",
@@ -20,4 +21,5 @@ __all__ = [
     "RestartLimit",
     "SessionManager",
     "SessionSupervisor",
+    "SessionTable",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -14,6 +15,18 @@ from .timing import Timing
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def documented_by(blocking: type) -> Callable[[type[T]], type[T]]:
+    """Give the verbs of a class the documentation of those of another one, which they await."""
+
+    def documented(cls: type[T]) -> type[T]:
+        for name, verb in vars(cls).items():
+            if inspect.isfunction(verb) and not verb.__doc__ and hasattr(blocking, name):
+                verb.__doc__ = getattr(blocking, name).__doc__
+        return cls
+
+    return documented
 
 
 class Desk:

@@ -15,7 +15,7 @@ from ..feeds import page_if_open
 from ..manager import SessionManager
 from ..session import FeedPage, Session
 from ..state import SessionConfig
-from ..stores.abc import Work
+from ..stores.records import Work
 from ..workers import DeferredWorker
 
 

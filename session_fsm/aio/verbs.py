@@ -5,7 +5,6 @@ What waits is written anew, by the loop's own means; what decides is not.
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from ..changes import Observer
 from ..errors import Refusal
 from ..feeds import POLL_SECONDS, check_position, check_waits
 from ..hooks import entering, leaving
+from ..items import Write
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager as BlockingManager
 from ..session import (
@@ -33,23 +33,16 @@ from ..state import SessionConfig
 from ..stores import SessionStore
 from ..telling import Subscriber
 from .children import Child, RestartLimit
-from .desk import Desk
+from .desk import Desk, documented_by
 from .feeds import follow
 from .listening import check_hook
+from .tables import SessionTable
 from .tasks import held
 
 T = TypeVar("T")
 
 
-def _documented(cls: type[T]) -> type[T]:
-    """Give the verbs of a class the documentation of those that they await."""
-    for name, verb in vars(cls).items():
-        if inspect.isfunction(verb) and not verb.__doc__:
-            verb.__doc__ = getattr(BlockingManager, name).__doc__
-    return cls
-
-
-@_documented
+@documented_by(BlockingManager)
 class SessionVerbs(ABC):
     """What can be done with the sessions of an open manager.
 
@@ -98,6 +91,7 @@ class SessionVerbs(ABC):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
         return await self._desk.do(
@@ -106,6 +100,7 @@ class SessionVerbs(ABC):
             to,
             expected_revision=expected_revision,
             reason=reason,
+            writes=writes,
             **arguments,
         )
 
@@ -116,6 +111,7 @@ class SessionVerbs(ABC):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
         return await self._desk.do(
@@ -124,6 +120,7 @@ class SessionVerbs(ABC):
             trigger,
             expected_revision=expected_revision,
             reason=reason,
+            writes=writes,
             **arguments,
         )
 
@@ -133,6 +130,7 @@ class SessionVerbs(ABC):
         *,
         expected_revision: int | None = None,
         reason: str | None = None,
+        writes: Iterable[Write] = (),
         **changes: Any,
     ) -> Session:
         return await self._desk.do(
@@ -140,6 +138,7 @@ class SessionVerbs(ABC):
             session_id,
             expected_revision=expected_revision,
             reason=reason,
+            writes=writes,
             **changes,
         )
 
@@ -187,6 +186,22 @@ class SessionVerbs(ABC):
 
     async def touch(self, session_id: str) -> Session:
         return await self._desk.do(self._desk.inner.touch, session_id)
+
+    # --- tables -----------------------------------------------------------------------------
+
+    def table(self, session_id: str, name: str) -> SessionTable:
+        """Return a table of a session, whose verbs are awaited; nothing is read or written.
+
+        Items belong to the session: no other one sees them, and they are gone once it is purged.
+
+        Args:
+            session_id: Key of a stored session.
+            name: 1 to 255 printable characters; it need not have been used before.
+
+        Raises:
+            StateInvalidError: The name can't be that of a table.
+        """
+        return SessionTable(self._desk, self._desk.inner.table(session_id, name))
 
     # --- ending -----------------------------------------------------------------------------
 

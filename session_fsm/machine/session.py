@@ -19,6 +19,7 @@ from ..errors import (
     Refusal,
     SessionFsmError,
     StateInvalidError,
+    refused,
 )
 from ..explain import check_arguments, guard_refusal, misfits, no_row_refusal, permitted
 from ..guards import Attempt, AttemptDraft
@@ -176,8 +177,7 @@ class SessionMachine:
     def _refused(self, reason: Refusal | None) -> InvalidTransitionError | GuardRejectedError:
         if reason is None:
             raise self._fault("the machine refused a move that its table permits")
-        error = GuardRejectedError if reason.kind == "guard" else InvalidTransitionError
-        return error(refusal=reason, session_id=self._state.session_id)
+        return refused(reason, self._state.session_id)
 
     def _fault(self, problem: str) -> LifecycleError:
         return LifecycleError(problem=problem, lifecycle=self.lifecycle.name)

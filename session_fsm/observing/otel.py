@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Status, StatusCode, TracerProvider, get_tr
 from ..changes import Change, Observer
 from ..errors import SessionFsmError, TransitionError
 from ..lifecycle import Lifecycle
-from ..stores.abc import StoredStep
+from ..stores.records import StoredStep
 
 NAME: Final = "session_fsm"
 STATUS_SECONDS: Final = (0.1, 1, 5, 15, 60, 300, 900, 1800, 3600, 14_400, 86_400, 604_800)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from functools import partial
-
-import attrs
 
 from ..compaction import Checkpoint, fired
 from ..errors import (
@@ -23,27 +21,16 @@ from ..errors import (
     StoreUnavailableError,
 )
 from ..history import NO_DIGEST, Sealed
+from ..items import Item, ItemWrites, Written
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent, positioned
 from ..table import SESSION_LIFECYCLE
-from .abc import (
-    Abandoned,
-    Commit,
-    Fed,
-    SessionStore,
-    Stored,
-    Work,
-    carried_over,
-    ended_at,
-)
+from .abc import SessionStore
 from .memory_indexes import DeadlineIndex, StatusIndex
+from .memory_items import MemoryItems, Undo
 from .memory_lives import EventLog, Kept, Life, sealed
-
-
-@attrs.define
-class _Claim:
-    owner_id: str
-    stop: bool = False
+from .memory_work import MemoryWork
+from .records import Abandoned, Commit, Fed, Stored, Work, carried_over, ended_at
 
 
 class MemoryStore(SessionStore):
@@ -63,11 +50,11 @@ class MemoryStore(SessionStore):
         self._lives: dict[str, Life] = {}
         self._by_status = StatusIndex(self._status_of)
         self._deadlines = DeadlineIndex(self._deadline_of)
-        self._claims: dict[str, dict[Work, _Claim]] = {}
-        self._owners: set[str] = set()
+        self._work = MemoryWork()
         self._marks: dict[str, bytes] = {}
         self._log = EventLog(start)
-        self._undo: list[Callable[[], object]] | None = None
+        self._items = MemoryItems()
+        self._undo: list[Undo] | None = None
         self._closed = False
 
     @property
@@ -105,6 +92,8 @@ class MemoryStore(SessionStore):
                 )
             elif self._undo is not None:
                 self._remember(session_id)
+            if commit.writes is not None:
+                self._write(session_id, commit.writes)
             last = commit.steps[-1]
             before, after = life.state, last.step.after
             life.state = after
@@ -124,7 +113,7 @@ class MemoryStore(SessionStore):
                 life.deadline_at = last.deadline_at
                 self._deadlines.move(session_id)
             if commit.claims or commit.releases or commit.stops_worker:
-                self._claim(commit)
+                self._work.claim(commit)
 
     def _begin(self, life: Life | None, commit: Commit) -> Life:
         """Make room for a session that is created."""
@@ -144,17 +133,6 @@ class MemoryStore(SessionStore):
         if origin is not None:
             self._leave_only(life, origin)
         return life
-
-    def _claim(self, commit: Commit) -> None:
-        claims = self._claims.setdefault(commit.session_id, {})
-        for work in commit.releases:
-            claims.pop(work, None)
-        for work in commit.claims:
-            claims[work] = _Claim(commit.owner_id)
-        if commit.stops_worker and (claim := claims.get(Work("worker"))) is not None:
-            claim.stop = True
-        if not claims:
-            del self._claims[commit.session_id]
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         with self._open():
@@ -227,52 +205,78 @@ class MemoryStore(SessionStore):
             behind = (each for each in self._lives if after is None or each > after)
             return tuple(heapq.nsmallest(limit, behind))
 
+    # --- tables of a session --------------------------------------------------------------
+
+    def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
+        with self._open():
+            self._life_of(session_id)
+            return self._items.find(session_id, table, key, at)
+
+    def items(
+        self, session_id: str, table: str, limit: int, after: str | None, at: datetime
+    ) -> tuple[Item, ...]:
+        with self._open():
+            self._life_of(session_id)
+            return tuple(self._items.page(session_id, table, limit, after, at))
+
+    def write_items(
+        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+    ) -> tuple[Written, ...]:
+        with self._open():
+            found = self._life_of(session_id).revision
+            if found != expected_revision:
+                raise RevisionConflictError(
+                    session_id=session_id, expected=expected_revision, found=found
+                )
+            return self._write(session_id, writes)
+
+    def drop_expired_items(self, at: datetime, limit: int) -> int:
+        with self._open():
+            dropped, undo = self._items.drop_expired(at, limit)
+            self._note(undo)
+            return dropped
+
+    def _life_of(self, session_id: str) -> Life:
+        life = self._lives.get(session_id)
+        if life is None or life.state is None:
+            raise SessionNotFoundError(session_id=session_id)
+        return life
+
+    def _write(self, session_id: str, writes: ItemWrites) -> tuple[Written, ...]:
+        written, undo = self._items.write(session_id, writes)
+        self._note(undo)
+        return written
+
     # --- work and its owners --------------------------------------------------------------
 
     def enlist(self, owner_id: str) -> None:
         with self._open():
-            self._owners.add(owner_id)
+            self._work.owners.add(owner_id)
 
     def dismiss(self, owner_id: str) -> None:
         with self._lock:
-            self._owners.discard(owner_id)
+            self._work.owners.discard(owner_id)
 
     def is_alive(self, owner_id: str) -> bool:
         with self._open():
-            return owner_id in self._owners
+            return owner_id in self._work.owners
 
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         with self._open():
-            return tuple(self._claims.get(session_id, ()))
+            return self._work.of(session_id)
 
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         with self._open():
-            left: dict[tuple[str, str], list[Work]] = {}
-            for each in sorted(self._claims) if session_id is None else (session_id,):
-                for work, claim in self._claims.get(each, {}).items():
-                    if claim.owner_id not in self._owners:
-                        left.setdefault((each, claim.owner_id), []).append(work)
-            return tuple(Abandoned(*key, tuple(work)) for key, work in left.items())
+            return self._work.abandoned(session_id)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         with self._open():
-            return tuple(
-                session_id
-                for session_id, claims in self._claims.items()
-                if (claim := claims.get(Work("worker"))) is not None
-                and claim.stop
-                and claim.owner_id == owner_id
-            )
+            return self._work.to_stop(owner_id)
 
     def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
         with self._open():
-            claims = self._claims.get(session_id, {})
             self._remember(session_id)
-            for each in work:
-                if each in claims and claims[each].owner_id == owner_id:
-                    del claims[each]
-            if not claims:
-                self._claims.pop(session_id, None)
+            self._work.release(session_id, work, owner_id)
 
     # --- ends -----------------------------------------------------------------------------
 
@@ -301,7 +305,8 @@ class MemoryStore(SessionStore):
             life.revision = tombstone.event.revision
             self._leave_only(life, tombstone)
             life.operations = []
-            self._claims.pop(session_id, None)
+            self._work.drop(session_id)
+            self._note([self._items.drop(session_id)])
 
     def _leave_only(self, life: Life, tombstone: Sealed) -> None:
         position = self._log.add_stone(tombstone)
@@ -315,8 +320,7 @@ class MemoryStore(SessionStore):
         if positions:
             life.removed = positions[-1]
         undo = self._log.remove(positions)
-        if self._undo is not None:
-            self._undo.append(undo)
+        self._note([undo])
 
     def compact(self, checkpoint: Checkpoint) -> int:
         stands = checkpoint.sealed()
@@ -407,16 +411,21 @@ class MemoryStore(SessionStore):
 
     def _remember_mark(self, name: str) -> None:
         """Note what was kept under a name, for a batch that may be undone."""
-        if self._undo is None:
-            return
         before = self._marks.get(name)
-        self._undo.append(
-            lambda: (
-                self._marks.pop(name, None)
-                if before is None
-                else self._marks.update({name: before})
-            )
+        self._note(
+            [
+                lambda: (
+                    self._marks.pop(name, None)
+                    if before is None
+                    else self._marks.update({name: before})
+                )
+            ]
         )
+
+    def _note(self, undo: Iterable[Undo]) -> None:
+        """Note what undoes a change, for a batch that may be undone."""
+        if self._undo is not None:
+            self._undo.extend(undo)
 
     def _remember(self, session_id: str) -> None:
         """Note how a session was, for a batch that may be undone."""
@@ -426,9 +435,7 @@ class MemoryStore(SessionStore):
         if life is not None:
             life.history = life.history.copy()
             life.operations = life.operations.copy()
-        claims = {
-            work: attrs.evolve(claim) for work, claim in self._claims.get(session_id, {}).items()
-        }
+        claims_as_they_were = self._work.remembered(session_id)
 
         def undo() -> None:
             now = self._status_of(session_id)
@@ -438,10 +445,7 @@ class MemoryStore(SessionStore):
             else:
                 self._lives[session_id] = life
                 self._deadlines.move(session_id)
-            if claims:
-                self._claims[session_id] = claims
-            else:
-                self._claims.pop(session_id, None)
+            claims_as_they_were()
 
         self._undo.append(undo)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..history import Sealed
 from ..state import SessionState
-from .abc import Stored, StoredStep
+from .records import Stored, StoredStep
 
 Kept = Sealed | StoredStep
 """An event as it is kept: a tombstone or a checkpoint, or a step."""

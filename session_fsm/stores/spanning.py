@@ -14,10 +14,12 @@ import attrs
 from ..compaction import Checkpoint
 from ..errors import SessionExistsError, StateInvalidError, StoreUnavailableError
 from ..history import Sealed
+from ..items import Item, ItemWrites, Written
 from ..session import SessionEvent
 from ..state import SessionConfig
-from .abc import Abandoned, Commit, Fed, SessionStore, Stored, Work, ended_at
+from .abc import SessionStore
 from .memory import MemoryStore
+from .records import Abandoned, Commit, Fed, Stored, Work, ended_at
 
 
 def check_persistence(config: SessionConfig, store: SessionStore) -> None:
@@ -144,6 +146,28 @@ class SpanningStore(SessionStore):
     def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
         both = {each for store in self._used() for each in store.ids(limit, after)}
         return tuple(sorted(both)[:limit])
+
+    # --- tables of a session --------------------------------------------------------------
+
+    def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
+        return self._home(session_id).item(session_id, table, key, at)
+
+    def items(
+        self, session_id: str, table: str, limit: int, after: str | None, at: datetime
+    ) -> tuple[Item, ...]:
+        return self._home(session_id).items(session_id, table, limit, after, at)
+
+    def write_items(
+        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+    ) -> tuple[Written, ...]:
+        home = self._home(session_id)
+        return home.write_items(session_id, expected_revision, writes, operation_id)
+
+    def drop_expired_items(self, at: datetime, limit: int) -> int:
+        dropped = 0
+        for store in self._used():
+            dropped += store.drop_expired_items(at, limit - dropped)
+        return dropped
 
     # --- work and its owners --------------------------------------------------------------
 

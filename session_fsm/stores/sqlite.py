@@ -27,16 +27,8 @@ from ..lifecycle import Lifecycle
 from ..serialization import FORMATS, loads, newer_format, parse_instant
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
-from .abc import (
-    Abandoned,
-    Commit,
-    Fed,
-    SessionStore,
-    Stored,
-    Work,
-    WorkKind,
-)
 from .owners import OwnerLocks
+from .records import Abandoned, Commit, Fed, Stored, Work, WorkKind
 from .sqlite_commit import PreparedCommit, key, leave_behind, leave_only, tail_of
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
 from .sqlite_feed import fed, feed_rows
@@ -49,6 +41,7 @@ from .sqlite_keys import (
     without_what_is_encrypted,
 )
 from .sqlite_schema import rule_problems, schema_problems
+from .sqlite_tables import SqliteTables, item_problems
 from .sqlite_traffic import traffic_of
 
 logger = logging.getLogger(__name__)
@@ -82,7 +75,7 @@ _KINDS: dict[str, WorkKind] = {
 }
 
 
-class SqliteStore(SessionStore):
+class SqliteStore(SqliteTables):
     """Sessions in an SQLite file, written durably, shared by the processes of one machine.
 
     Beside the file lies a directory `<file>.owners` with a lock for each living owner.
@@ -91,8 +84,9 @@ class SqliteStore(SessionStore):
         path: The file; made if it is missing, its directory is not.
         lifecycle: The lifecycle whose sessions it holds; others may share the file.
         busy_timeout_seconds: Longest wait for a writer of another process.
-        keyring: What `llm_config` and `metadata` are encrypted with, in states and histories; None:
-            they are written as they are, and sessions that are encrypted can't be read.
+        keyring: What `llm_config` and `metadata`, in states and histories, and the values of tables
+            are encrypted with; None: they are written as they are, and sessions that are encrypted
+            can't be read.
 
     Attributes:
         path: The file.
@@ -467,6 +461,7 @@ class SqliteStore(SessionStore):
                     (self.lifecycle.name,),
                 ).fetchall()
             )
+            found += item_problems(reader, self.lifecycle.name, self._keys)
         kept = self.counts()
         found += [
             f"database: {counted.get(word, 0)} sessions are {word!r}, {kept.get(word, 0)} counted"

@@ -11,8 +11,9 @@ from ..errors import RevisionConflictError, SessionExistsError, SessionNotFoundE
 from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
-from .abc import Commit, StoredStep, carried_over, ended_at
+from .records import Commit, StoredStep, carried_over, ended_at
 from .sqlite_feed import note_removed
+from .sqlite_items import ItemWriter, undone_alone
 from .sqlite_keys import Cover
 
 _INSERT: Final = (
@@ -45,7 +46,7 @@ class PreparedCommit:
         StateInvalidError: A state can't be written.
     """
 
-    __slots__ = ("_commit", "_cover", "_lifecycle", "_rows", "operation_id")
+    __slots__ = ("_commit", "_cover", "_items", "_lifecycle", "_rows", "operation_id")
 
     def __init__(self, commit: Commit, lifecycle: Lifecycle, cover: Cover | None = None) -> None:
         self._commit = commit
@@ -54,6 +55,10 @@ class PreparedCommit:
         if cover is not None:
             cover.seal(commit.steps)
         self.operation_id = commit.operation_id
+        self._items: ItemWriter | None = None
+        if (writes := commit.writes) is not None:
+            data_key = None if cover is None else cover.key
+            self._items = ItemWriter(commit.session_id, lifecycle.name, writes, data_key)
         self._rows = [
             (self._columns(step), event_row(step.sealed, commit.operation_id))
             for step in commit.steps
@@ -79,7 +84,16 @@ class PreparedCommit:
             SessionExistsError: It creates a session, and there is one.
             SessionNotFoundError: It moves a session that is not there.
             RevisionConflictError: The stored revision is not the expected one.
+            ItemConflictError: An item is not at the version that a write expects.
         """
+        if self._items is None:
+            self._apply(writer)
+            return
+        with undone_alone(writer):
+            self._items.make(writer, self._commit.expected_revision)
+            self._apply(writer)
+
+    def _apply(self, writer: sqlite3.Connection) -> None:
         commit = self._commit
         revision = commit.expected_revision
         if commit.creates:

@@ -17,7 +17,7 @@ import attrs
 
 from ..errors import StoreError
 from ..session import PositionedEvent, SessionEvent, positioned
-from .abc import Fed
+from .records import Fed
 
 _REMOVED: Final = "feed/removed"
 _NUMBER_BYTES: Final = 8

@@ -35,7 +35,7 @@ from ..keys import DataKey, Keyring, WrappedKey
 from ..lifecycle import Lifecycle
 from ..serialization import wire_document
 from ..state import STATE_FIELDS
-from .abc import Commit, StoredStep
+from .records import Commit, StoredStep
 
 COVERED: Final = ("llm_config", "metadata")
 """The fields that are encrypted."""
@@ -113,6 +113,11 @@ class Cover:
         self._key = key
         self._new = new
 
+    @property
+    def key(self) -> DataKey:
+        """The key of the session."""
+        return self._key
+
     def seal(self, steps: Iterable[StoredStep]) -> None:
         """Make the events of a commit, as they are stored."""
         previous: str | None = None
@@ -185,9 +190,14 @@ class SessionKeys:
 
         A session that was stored without a key stays as it is until its next step.
         """
+        key = self.find_key(session_id)
+        return None if key is None else Cover(session_id, key, None).veil
+
+    def find_key(self, session_id: str) -> DataKey | None:
+        """Return the key of a stored session; None if there is none; errors as `cover`."""
         if self._keyring is None or (wrapped := self._stored(session_id)) is None:
             return None
-        return Cover(session_id, self._unwrapped(session_id, wrapped), None).veil
+        return self._unwrapped(session_id, wrapped)
 
     def _stored(self, session_id: str) -> WrappedKey | None:
         query = "SELECT key_id, wrapped FROM session_key WHERE session_id = ?"

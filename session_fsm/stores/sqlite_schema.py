@@ -12,7 +12,7 @@ from typing import Final
 from ..errors import LifecycleError, SchemaVersionError
 from ..lifecycle import Lifecycle
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 APPLICATION_ID: Final = 0x5F53464D
 """Stands in the header of the file, so that nobody else's file is taken for ours."""
 
@@ -99,6 +99,26 @@ CREATE TABLE session_key (
     key_id TEXT NOT NULL,
     wrapped BLOB NOT NULL
 ) WITHOUT ROWID, STRICT;
+
+CREATE TABLE session_item (
+    session_id TEXT NOT NULL,
+    table_name TEXT NOT NULL,
+    key TEXT NOT NULL,
+    lifecycle TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    expires_at TEXT,
+    updated_at TEXT NOT NULL,
+    encryption INTEGER,
+    body BLOB NOT NULL,
+    UNIQUE (session_id, table_name, key)
+) STRICT;
+CREATE INDEX session_item_by_expiry ON session_item (lifecycle, expires_at)
+    WHERE expires_at IS NOT NULL;
+
+CREATE TABLE session_item_version (
+    session_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
 """
 
 TRIGGERS: Final = """
@@ -146,6 +166,39 @@ BEGIN SELECT RAISE(ABORT, 'session_fsm: only what has ended may be removed'); EN
 
 CREATE TRIGGER session_key_goes_too AFTER DELETE ON session
 BEGIN DELETE FROM session_key WHERE session_id = OLD.session_id; END;
+
+CREATE TRIGGER session_item_belongs BEFORE INSERT ON session_item
+WHEN NOT EXISTS (
+    SELECT 1 FROM session JOIN lifecycle_status USING (lifecycle, status)
+    WHERE session_id = NEW.session_id AND lifecycle = NEW.lifecycle AND NOT is_final
+) OR NOT EXISTS (
+    SELECT 1 FROM session_item_version
+    WHERE session_id = NEW.session_id AND version = NEW.version
+)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: an item is of a session that has not ended'); END;
+
+CREATE TRIGGER session_item_is_written_once BEFORE UPDATE ON session_item
+BEGIN SELECT RAISE(ABORT, 'session_fsm: an item is replaced, with another version'); END;
+
+CREATE TRIGGER session_item_version_begins BEFORE INSERT ON session_item_version
+WHEN NEW.version IS NOT 1 OR EXISTS (
+    SELECT 1 FROM session_item_version WHERE session_id = NEW.session_id
+)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: the versions of items begin at 1'); END;
+
+CREATE TRIGGER session_item_version_grows BEFORE UPDATE ON session_item_version
+WHEN NEW.version IS NOT OLD.version + 1 OR NEW.session_id IS NOT OLD.session_id
+BEGIN SELECT RAISE(ABORT, 'session_fsm: each item raises the version by one'); END;
+
+CREATE TRIGGER session_item_version_stays BEFORE DELETE ON session_item_version
+WHEN EXISTS (SELECT 1 FROM session WHERE session_id = OLD.session_id)
+BEGIN SELECT RAISE(ABORT, 'session_fsm: no version is given twice'); END;
+
+CREATE TRIGGER session_items_go_too AFTER DELETE ON session
+BEGIN
+    DELETE FROM session_item WHERE session_id = OLD.session_id;
+    DELETE FROM session_item_version WHERE session_id = OLD.session_id;
+END;
 
 CREATE TRIGGER session_event_is_written_once BEFORE UPDATE ON session_event
 BEGIN SELECT RAISE(ABORT, 'session_fsm: an event never changes'); END;

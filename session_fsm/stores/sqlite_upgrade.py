@@ -96,12 +96,16 @@ def _upgrade(connection: sqlite3.Connection, lifecycle: Lifecycle) -> UpgradeRep
         connection.execute("BEGIN IMMEDIATE")
         try:
             found = version = _version(connection)  # as nobody else changes it any longer
+            _drop(connection, "trigger")
             while version != SCHEMA_VERSION:
                 _STEPS[version](connection)
                 version += 1
             renewed = is_known_otherwise(connection, lifecycle)
             if renewed:
                 renew(connection, lifecycle)
+            # Those of the present version know tables that an older one does not have.
+            for statement in statements(TRIGGERS):
+                connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
@@ -133,6 +137,15 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 _NEW_IN_2: Final = ("session", "session_event", "session_checkpoint", "session_key")
+_NEW_IN_3: Final = ("session_item", "session_item_by_expiry", "session_item_version")
+
+
+def _drop(connection: sqlite3.Connection, kind: str, *tables: str) -> None:
+    """Drop what is of a kind, of some tables or, where none is named, of all."""
+    query = "SELECT tbl_name, name FROM sqlite_schema WHERE type = ? AND sql IS NOT NULL"
+    for table, name in connection.execute(query, (kind,)).fetchall():
+        if not tables or table in tables:
+            connection.execute(f"DROP {kind} {name}")
 
 
 def _to_2(connection: sqlite3.Connection) -> None:
@@ -141,11 +154,7 @@ def _to_2(connection: sqlite3.Connection) -> None:
     Operations are looked up within their session, and numbers of events need no table of their
     own: an index and a sequence are left out.
     """
-    for kind, name in connection.execute(
-        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR"
-        " (type = 'index' AND tbl_name IN ('session', 'session_event') AND sql IS NOT NULL)"
-    ).fetchall():
-        connection.execute(f"DROP {kind} {name}")
+    _drop(connection, "index", "session", "session_event")
     for table in ("session", "session_event"):
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for statement in statements(TABLES):
@@ -173,9 +182,14 @@ def _to_2(connection: sqlite3.Connection) -> None:
     connection.execute(
         "INSERT OR IGNORE INTO session_count SELECT lifecycle, status, 0 FROM lifecycle_status"
     )
-    for statement in statements(TRIGGERS):
-        connection.execute(statement)
 
 
-_STEPS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {1: _to_2}
+def _to_3(connection: sqlite3.Connection) -> None:
+    """Give sessions tables; they are empty."""
+    for statement in statements(TABLES):
+        if statement.split()[2] in _NEW_IN_3:
+            connection.execute(statement)
+
+
+_STEPS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {1: _to_2, 2: _to_3}
 """For each older version, the step to the next one."""

@@ -11,16 +11,22 @@ from typing import Any, TypeVar
 from ..compaction import Checkpoint, checkpoint_of
 from ..explain import next_timed
 from ..history import Sealed, Step, tombstone
+from ..items import Item, ItemWrites, Write, Written
+from ..jsontext import dump_json
 from ..lifecycle import Lifecycle
 from ..machine import SessionMachine
 from ..serialization import dumps
 from ..state import SessionConfig, SessionState
-from ..stores.abc import Commit, SessionStore, Stored, StoredStep, Tail, Work, all_ids
+from ..stores.abc import SessionStore, all_ids
+from ..stores.records import Commit, Stored, StoredStep, Tail, Work
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """When the sessions of an author are created."""
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 """Behind every deadline and every end."""
+
+TABLES = ("files", "notes", "é")
+"""The tables that tests of stores write to."""
 
 Move = str | tuple[str, Mapping[str, Any]]
 """A trigger, alone or with its arguments."""
@@ -56,6 +62,7 @@ class Author:
         claims: Iterable[Work] = (),
         releases: Iterable[Work] = (),
         stops_worker: bool = False,
+        writes: Iterable[Write] = (),
     ) -> Commit:
         """Make a commit from what the store has now; nothing is written.
 
@@ -67,6 +74,7 @@ class Author:
             claims: Work that the author takes upon itself.
             releases: Work that nobody answers for any longer.
             stops_worker: Whether a worker of the session is to be stopped.
+            writes: What is written to tables of the session, at the instant of the first step.
         """
         store, lifecycle = self.store, self.store.lifecycle
         stored = store.load(session_id)
@@ -92,9 +100,11 @@ class Author:
             row = lifecycle.find(trigger, before.status)
             moved = row is not None and row.target is not None
             steps.append(Step(before=before, after=after, trigger=trigger, moves=moved))
+        instant = steps[0].after.updated_at if steps else BEGINNING
+        made = ItemWrites(instant, tuple(writes))
         return Commit(
             session_id=session_id,
-            operation_id=f"{self.name}-{next(self._numbers)}",
+            operation_id=self._operation_id(),
             owner_id=self.name,
             expected_revision=revision,
             creates=stored is None,
@@ -102,13 +112,32 @@ class Author:
             claims=tuple(claims),
             releases=tuple(releases),
             stops_worker=stops_worker,
+            writes=made if made.writes else None,
         )
+
+    def _operation_id(self) -> str:
+        return f"{self.name}-{next(self._numbers)}"
 
     def write(self, session_id: str, *moves: Move, **more: Any) -> Commit:
         """Make a commit as `draft` does, write it, and return it."""
         commit = self.draft(session_id, *moves, **more)
         self.store.commit(commit)
         return commit
+
+    def put(
+        self, session_id: str, *writes: Write, at: datetime = BEGINNING, revision: int | None = None
+    ) -> tuple[Written, ...]:
+        """Write to tables of a session without a step.
+
+        Args:
+            session_id: The session.
+            *writes: What is written, in order.
+            at: When.
+            revision: The revision that it was decided from; None: the stored one.
+        """
+        expected = self.store.tail(session_id)[0] if revision is None else revision
+        made = ItemWrites(at, writes)
+        return self.store.write_items(session_id, expected, made, self._operation_id())
 
     def bury(self, session_id: str) -> Sealed:
         """Remove a final session, and return the tombstone that is left."""
@@ -165,6 +194,12 @@ def routes(lifecycle: Lifecycle) -> dict[str, tuple[str, ...]]:
     return {status: found[status] for status in lifecycle.statuses}
 
 
+def exact_item(item: Item) -> tuple[Any, ...]:
+    """Return an item as something that no other one equals."""
+    # As bytes: 1, 1.0 and true are equal in Python, and 0.0 equals -0.0.
+    return item.key, dump_json(item.value), item.version, item.expires_at, item.updated_at
+
+
 def everything(store: SessionStore, *owners: str) -> dict[str, Any]:
     """Return all that a store tells of its sessions, comparable with another store's.
 
@@ -191,6 +226,13 @@ def everything(store: SessionStore, *owners: str) -> dict[str, Any]:
         "counts": {status: number for status, number in store.counts().items() if number},
         "due": store.due(END_OF_TIME, 1000, None),
         "next_deadline": store.next_deadline(),
+        "items": {
+            (each, table): [
+                exact_item(item) for item in store.items(each, table, 1000, None, BEGINNING)
+            ]
+            for each in loaded
+            for table in TABLES
+        },
         "work": {each: set(work) for each in ids if (work := store.work_in(each))},
         "abandoned": {
             (each.session_id, each.owner_id): set(each.work) for each in store.abandoned()

@@ -1,4 +1,4 @@
-"""The contract of stores, last part: batches, and what threads see of each other."""
+"""The contract of stores, fourth part: batches, and what threads see of each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..errors import (
     StoreUnavailableError,
 )
 from ..history import audit
-from ..stores.abc import SessionStore, Work
+from ..stores.abc import SessionStore
+from ..stores.records import Work
 from .authors import Author, StoreRules, everything, refused, routes
 
 TASK, WORKER = Work("task", "t"), Work("worker")

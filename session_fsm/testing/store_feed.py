@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import RevisionConflictError
 from ..session import PositionedEvent
-from ..stores.abc import Fed, SessionStore
+from ..stores.abc import SessionStore
+from ..stores.records import Fed
 from .authors import Author, StoreRules, refused, routes
 from .store_batches import in_threads
 

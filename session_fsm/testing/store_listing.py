@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import combinations
 
-from ..stores.abc import Commit, SessionStore, all_ids
+from ..stores.abc import SessionStore, all_ids
+from ..stores.records import Commit
 from .authors import BEGINNING, END_OF_TIME, Author, StoreRules, refused, routes
 
 IDS = ("b", "a", "a b", "Z", "~", "é", "e\u0301", "\ud7a3", "\uffdc", "\U0001f600", "10", "9")

@@ -7,8 +7,9 @@ import attrs
 from ..errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
 from ..history import NO_DIGEST, audit, rebuild
 from ..serialization import dumps
-from ..stores.abc import Commit, SessionStore, Stored, Work
+from ..stores.abc import SessionStore
 from ..stores.memory import MemoryStore
+from ..stores.records import Commit, Stored, Work
 from .authors import Author, StoreRules, everything, grave, refused, routes
 
 TRICKY_JSON = {"b": 1, "a": True, "c": 1.0, "d": [0, -0.0, {}, [], None], "é\U0001f600": 2**63 - 1}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import RevisionConflictError, StoreUnavailableError
-from ..stores.abc import SessionStore, Work
+from ..stores.abc import SessionStore
+from ..stores.records import Work
 from .authors import BEGINNING, END_OF_TIME, StoreRules, grave, refused, routes
 
 TASK, OTHER_TASK = Work("task", "t"), Work("task", "é' t")
