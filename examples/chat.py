@@ -17,51 +17,52 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
-from session_fsm import SessionFsmError, SessionNotFoundError, TransitionError
-from session_fsm.aio import Child, ChildContext, SessionManager
+from session_fsm import (
+    Message,
+    SessionContext,
+    SessionFsmError,
+    SessionNotFoundError,
+    TransitionError,
+    build_context,
+)
+from session_fsm.aio import Child, ChildContext, ContextManager, SessionManager
 
 THINKING_SECONDS = float(os.environ.get("CHAT_THINKING_SECONDS", "0"))
-LONGEST_THOUGHT_SECONDS = 7200.0
 MOST_BYTES = 100_000
 STATUS = {SessionNotFoundError: 404, TransitionError: 409, ValueError: 400, SessionFsmError: 503}
 
 
-async def think(messages: list[dict[str, str]]) -> str:
+async def think(messages: tuple[Message, ...]) -> Message:
     """Answer what was said last; a real back end would ask a model here."""
     await asyncio.sleep(THINKING_SECONDS)
-    asked = sum(message["role"] == "user" for message in messages)
-    return f"{messages[-1]['text']}? That is your question {asked}."
-
-
-def said(role: str, text: str) -> Callable[[Any], dict[str, Any]]:
-    """Return the change of the metadata that adds a message; made again if a race is lost."""
-
-    def add(metadata: Any) -> dict[str, Any]:
-        messages = [*metadata.get("messages", ()), {"role": role, "text": text}]
-        return {**metadata, "messages": messages}
-
-    return add
+    asked = sum(message.role == "user" for message in messages)
+    return Message("assistant", f"{messages[-1].content}? That is your question {asked}.")
 
 
 async def model(child: ChildContext) -> None:
     """Answer whatever is not answered yet, as long as the conversation lasts."""
     manager, session_id = child.manager, child.session_id
     while not child.stopping.is_set():
-        messages = (await manager.get(session_id)).state.metadata.get("messages", ())
-        if messages and messages[-1]["role"] == "user":
-            turn = f"turn-{len(messages)}"
-            async with manager.task(session_id, turn, timeout_seconds=LONGEST_THOUGHT_SECONDS):
-                answer = await think(list(messages))
-                await manager.update(session_id, metadata=said("assistant", answer))
+        said = await manager.context(session_id).get()
+        if said.messages and said.messages[-1].role == "user":
+            async with manager.task(session_id, f"turn-{said.next_number}", timeout_seconds=7200):
+                answer = await think(build_context(said, max_tokens=100_000).messages)
+                await manager.context(session_id).change(partial(answered, said, answer))
         else:
             async for _ in child.inbox:  # something was said, or the end has come
                 break
 
 
-CHILDREN = [Child("model", model, stop_seconds=0.5)]
+def answered(thought: SessionContext, answer: Message, now: SessionContext) -> SessionContext:
+    """Add an answer, unless something was said meanwhile: then it is thought over again."""
+    return now.with_messages([answer]) if now.history == thought.history else now
+
+
+CHILDREN = [ContextManager.child(), Child("model", model, stop_seconds=0.5)]
 
 
 class Chat:
@@ -104,9 +105,7 @@ class Chat:
                 return 201, {"id": (await self._manager.create(children=CHILDREN)).session_id}
             case "POST", "chats", session_id:
                 text = await _text(receive)
-                await self._manager.touch(session_id)  # refused when the conversation is over
-                session = await self._manager.update(session_id, metadata=said("user", text))
-                session.worker.inbox("model").put("something was said")
+                await self._manager.send_message(session_id, "user", text)
                 return 200, await self._once(session_id, lambda said: said[-1]["role"] != "user")
             case "GET", "chats", session_id:
                 least = int(parse_qs(scope["query_string"].decode()).get("messages", ["0"])[0])
@@ -123,10 +122,13 @@ class Chat:
         try:
             while True:
                 changed.clear()
-                state = (await self._manager.get(session_id)).state
-                messages = state.metadata.get("messages", ())
-                if condition(messages) or state.status in self._manager.lifecycle.final:
-                    return {"id": session_id, "status": state.status, "messages": [*messages]}
+                status = (await self._manager.get(session_id)).status
+                messages = [
+                    {"role": message.role, "text": message.content}
+                    for message in await self._manager.context(session_id).history()
+                ]
+                if condition(messages) or status in self._manager.lifecycle.final:
+                    return {"id": session_id, "status": status, "messages": messages}
                 await changed.wait()
         finally:
             unsubscribe()

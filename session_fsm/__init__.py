@@ -5,7 +5,10 @@
 """
 
 from .clock import Clock, IdFactory, SystemClock
+from .context import ContextFile, ContextLimits, SessionContext
+from .contexts import ContextManager
 from .errors import (
+    ContextTooLargeError,
     CorruptRecordError,
     DeserializationError,
     FailedGuard,
@@ -13,6 +16,7 @@ from .errors import (
     FencedError,
     GuardError,
     GuardRejectedError,
+    InboxFullError,
     InvalidTransitionError,
     ItemConflictError,
     ItemNotFoundError,
@@ -42,7 +46,9 @@ from .keys import Keyring, generate_key
 from .lifecycle import LIVE, Lifecycle, Row
 from .machine import SessionMachine, step, transition
 from .manager import SessionManager
+from .messages import Message, ToolCall
 from .orphans import drop_logs, read_log, reap_orphans
+from .prompting import BuiltContext, build_context, estimate_tokens
 from .serialization import deserialize, dumps, json_schema, loads, serialize
 from .session import (
     FeedPage,
@@ -61,13 +67,14 @@ from .table import NO_ACTIVE_TASK, NOT_EXPIRED, SESSION_LIFECYCLE
 from .tables import SessionTable
 
 __all__ = [
-    "LIVE",
-    "NOT_EXPIRED",
-    "NO_ACTIVE_TASK",
-    "SESSION_LIFECYCLE",
     "Attempt",
+    "BuiltContext",
     "Clear",
     "Clock",
+    "ContextFile",
+    "ContextLimits",
+    "ContextManager",
+    "ContextTooLargeError",
     "CorruptRecordError",
     "Deadline",
     "Delete",
@@ -80,6 +87,7 @@ __all__ = [
     "GuardError",
     "GuardRejectedError",
     "IdFactory",
+    "InboxFullError",
     "InvalidTransitionError",
     "Item",
     "ItemConflictError",
@@ -89,9 +97,13 @@ __all__ = [
     "JsonObject",
     "KeyMissingError",
     "Keyring",
+    "LIVE",
     "Lifecycle",
     "LifecycleError",
     "ManagerClosedError",
+    "Message",
+    "NOT_EXPIRED",
+    "NO_ACTIVE_TASK",
     "Page",
     "PositionedEvent",
     "ProcessDiedError",
@@ -101,9 +113,11 @@ __all__ = [
     "Refusal",
     "RevisionConflictError",
     "Row",
+    "SESSION_LIFECYCLE",
     "SchemaVersionError",
     "Session",
     "SessionConfig",
+    "SessionContext",
     "SessionEvent",
     "SessionExistsError",
     "SessionFsmError",
@@ -121,12 +135,15 @@ __all__ = [
     "SweepReport",
     "SystemClock",
     "TaskDroppedError",
+    "ToolCall",
     "TransitionError",
     "VerifyReport",
     "after_grace",
+    "build_context",
     "deserialize",
     "drop_logs",
     "dumps",
+    "estimate_tokens",
     "explain",
     "generate_key",
     "guard",

@@ -79,7 +79,7 @@ class Core:
         self._auto_idle = auto_idle
         self._endings = lifecycle.drains.union(lifecycle.final)
         self._work_in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
-        self._new_operation_id = new_operation_id or numbered_ids(owner_id)
+        self.new_operation_id = new_operation_id or numbered_ids(owner_id)
         self._slots = Slots(MAX_RECENT_SESSIONS)
         self._batch: Batch | None = None
         self._subscribers = Subscribers()
@@ -332,7 +332,7 @@ class Core:
             ended = ended.union(draft.let_go)
         commit = commit_of(
             state.session_id,
-            self._new_operation_id(),
+            self.new_operation_id(),
             self.owner_id,
             expected,
             before is None,
@@ -408,7 +408,7 @@ class Core:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:
             return ()
-        operation_id = self._new_operation_id()
+        operation_id = self.new_operation_id()
         try:
             return self.store.write_items(session_id, revision, draft.writes, operation_id)
         except RevisionConflictError:

@@ -238,6 +238,23 @@ class Touch:
 
 
 @attrs.frozen
+class Say:
+    """Note that something is said in the session; one at rest wakes for it.
+
+    It is refused where no conversation could begin. How many there may be is not asked: what is
+    said belongs to one that was counted.
+    """
+
+    def __call__(self, draft: Draft) -> None:
+        """Decide."""
+        if draft.row("count") is None and (wake := draft.row("wake")) is not None:
+            draft.fire(wake.trigger)
+        if draft.row("count") is None:
+            draft.fire(draft.lifecycle.role("count"))  # refused, with its reason
+        draft.fire(draft.lifecycle.role("touch"))
+
+
+@attrs.frozen
 class Adopt:
     """Note that somebody is there, who is about to run a worker for the session."""
 

@@ -247,6 +247,43 @@ class ProcessDiedError(SessionFsmError):
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
+class InboxFullError(SessionFsmError):
+    """The worker of a session does not read its messages; the one that was sent is not kept.
+
+    Attributes:
+        session_id: The session.
+        waiting: How many messages wait to be read.
+    """
+
+    session_id: str
+    waiting: int
+
+    def __str__(self) -> str:
+        return f"the worker of session {self.session_id!r} has {self.waiting} messages to read"
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
+class ContextTooLargeError(SessionFsmError):
+    """What a model has to see at least does not fit into what it may be given.
+
+    Attributes:
+        unit: `messages` or `tokens`.
+        needed: How many the instructions and the newest message with what belongs to it take.
+        allowed: How many there may be.
+    """
+
+    unit: str
+    needed: int
+    allowed: int
+
+    def __str__(self) -> str:
+        return (
+            f"the instructions and the newest message take {self.needed} {self.unit};"
+            f" {self.allowed} are allowed"
+        )
+
+
+@attrs.define(kw_only=True, slots=False, eq=False)
 class ItemNotFoundError(SessionFsmError):
     """A table of a session has no item of this key, or none that has not expired."""
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from .clock import as_utc
+from .errors import StateInvalidError
 from .jsonvalue import MAX_INTEGER, freeze_object, plain_text, shown
 
 MAX_ID_CHARACTERS = 255
@@ -28,6 +29,16 @@ MAX_TIMEOUT_MINUTES = 527_040_000
 
 Problems = list[str]
 Check = Callable[[Any, str, Problems], Any]
+
+
+def raise_problems(problems: Problems) -> None:
+    """Refuse what has faults.
+
+    Raises:
+        StateInvalidError: There are some.
+    """
+    if problems:
+        raise StateInvalidError(problems=tuple(problems))
 
 
 def is_word(value: object) -> bool:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from .errors import ItemConflictError, StateInvalidError
-from .fields import MAX_TIMEOUT_MINUTES, Problems, check_id, integer_of
+from .errors import ItemConflictError
+from .fields import MAX_TIMEOUT_MINUTES, Problems, check_id, integer_of, raise_problems
 from .jsonvalue import MAX_JSON_BYTES, freeze_value, shown
 
 MAX_ITEM_BYTES: Final = MAX_JSON_BYTES
@@ -70,11 +70,6 @@ class ItemPage:
 _check_version: Final = integer_of(0, optional=True)
 
 
-def _raise(problems: Problems) -> None:
-    if problems:
-        raise StateInvalidError(problems=tuple(problems))
-
-
 def table_name(value: object) -> str:
     """Return the name of a table as it is kept.
 
@@ -92,7 +87,7 @@ def item_key(value: object) -> str:
 def _id(value: object, path: str) -> str:
     problems: Problems = []
     name: str = check_id(value, path, problems)
-    _raise(problems)
+    raise_problems(problems)
     return name
 
 
@@ -147,7 +142,7 @@ class Put:
             _check_version(expected_version, "expected_version", problems),
             _check_ttl(ttl_seconds, problems),
         )
-        _raise([*problems, *found])
+        raise_problems([*problems, *found])
 
     if TYPE_CHECKING:
 
@@ -178,7 +173,7 @@ class Delete:
             check_id(key, "key", problems),
             _check_version(expected_version, "expected_version", problems),
         )
-        _raise(problems)
+        raise_problems(problems)
 
     if TYPE_CHECKING:
 

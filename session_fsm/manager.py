@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
+from .context import ContextLimits
+from .contexts import ContextKeeper, Contexts
 from .core import Core
 from .decisions import (
     BeginTask,
@@ -35,7 +37,6 @@ from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
 from .stores.spanning import SpanningStore, check_persistence
 from .table import SESSION_LIFECYCLE
-from .tables import TableKeeper
 from .workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ POLL_SECONDS: Final = 0.2
 """How often a wait looks for what other processes did to a session."""
 
 
-class SessionManager(TableKeeper):
+class SessionManager(ContextKeeper):
     """Creates, lists, moves, monitors, ends and recovers the sessions of one store.
 
     Args:
@@ -57,6 +58,7 @@ class SessionManager(TableKeeper):
         start_grace_seconds: Longest start; None: the lifecycle's own, 60.
         stop_grace_seconds: Longest stop; None: the lifecycle's own, 10.
         touch_resolution_seconds: A touch that is nearer to the last activity writes nothing.
+        context_limits: How much the context of a session holds.
 
     Raises:
         ValueError: The URL names no known kind of store.
@@ -77,6 +79,7 @@ class SessionManager(TableKeeper):
         start_grace_seconds: float | None = None,
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
+        context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
     ) -> None:
         graces = {"start": start_grace_seconds, "stop": stop_grace_seconds}
         lifecycle = with_graces(lifecycle, graces)
@@ -104,6 +107,7 @@ class SessionManager(TableKeeper):
             self._span, lifecycle=lifecycle, clock=clock, auto_idle=auto_idle, owner_id=owner_id
         )
         super().__init__(core, Workers(core))
+        self._contexts = Contexts(core, context_limits)
         self._starting = Starting(core, self._workers)
         self._new_id = new_id
         self._touch_resolution = timedelta(seconds=touch_resolution_seconds)

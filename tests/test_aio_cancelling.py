@@ -122,6 +122,9 @@ VERBS: dict[str, Verb] = {
     "clear of a table": lambda manager: manager.table("s", "notes").clear(),
     "items of a table": lambda manager: manager.table("s", "notes").items(),
     "fire and write": lambda manager: manager.fire("s", "touch", writes=[Put("notes", "k", 1)]),
+    "get of a context": lambda manager: manager.context("s").get(),
+    "add to a context": lambda manager: manager.context("s").add_message("user", "hello"),
+    "send_message": lambda manager: manager.send_message("supervised", "user", "hello"),
     "position": lambda manager: manager.position(),
     "read_events": lambda manager: manager.read_events(),
     "events": _first,
@@ -144,6 +147,7 @@ def test_aio_cancelling_every_verb_is_tried() -> None:
         "on_leave",
         "observe",
         "table",
+        "context",
     }
 
 

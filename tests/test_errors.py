@@ -12,6 +12,7 @@ import pytest
 
 from session_fsm import errors
 from session_fsm.errors import (
+    ContextTooLargeError,
     CorruptRecordError,
     DeserializationError,
     FailedGuard,
@@ -19,6 +20,7 @@ from session_fsm.errors import (
     FencedError,
     GuardError,
     GuardRejectedError,
+    InboxFullError,
     InvalidTransitionError,
     ItemConflictError,
     ItemNotFoundError,
@@ -63,6 +65,8 @@ PARENTS: dict[type[SessionFsmError], type[Exception]] = {
     SessionExistsError: SessionFsmError,
     SessionStartError: SessionFsmError,
     ItemNotFoundError: SessionFsmError,
+    ContextTooLargeError: SessionFsmError,
+    InboxFullError: SessionFsmError,
     ProcessDiedError: SessionFsmError,
     SessionSupervisedError: SessionFsmError,
     TaskDroppedError: SessionFsmError,
@@ -87,6 +91,10 @@ EXAMPLES: dict[str, Any] = {
     "task_id": "build",
     "table": "files",
     "key": "a.py",
+    "waiting": 1000,
+    "unit": "tokens",
+    "needed": 12,
+    "allowed": 10,
     "guard": "not expired",
     "trigger": "resume",
     "problem": "it broke",

@@ -64,6 +64,8 @@ VERBS: dict[str, Callable[[SessionManager], Any]] = {
     "explain": lambda manager: manager.explain("a", "touch"),
     "permitted": lambda manager: manager.permitted("a"),
     "update": lambda manager: manager.update("a", metadata={}),
+    "context": lambda manager: manager.context("a"),
+    "send_message": lambda manager: manager.send_message("a", "user", "hello"),
     "begin_task": lambda manager: manager.begin_task("a", "t"),
     "end_task": lambda manager: manager.end_task("a", "t"),
     "task": _task,

@@ -7,6 +7,7 @@ parent, and when the manager is closed, nothing runs any longer.
 
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
+from .contexts import ContextManager
 from .manager import SessionManager
 from .process import ProcessWorker
 from .supervisor import SessionSupervisor
@@ -16,6 +17,7 @@ __all__ = [
     "Child",
     "ChildContext",
     "ChildStatus",
+    "ContextManager",
     "Inbox",
     "ProcessWorker",
     "RestartLimit",

@@ -64,6 +64,8 @@ class Child:
             start; otherwise it counts as ready at once.
         stop_seconds: How long it may take to end by itself once it is asked to stop; after that it
             is cancelled.
+        takes_messages: Whether it reads its inbox; `send_message` puts a message into that of the
+            first child that does.
 
     Raises:
         ValueError, TypeError: A value is bad.
@@ -74,6 +76,7 @@ class Child:
     restart: Restart = attrs.field(default=_TRANSIENT, kw_only=True, validator=_check_restart)
     signals_ready: bool = attrs.field(default=False, kw_only=True)
     stop_seconds: float = attrs.field(default=5.0, kw_only=True, validator=check_seconds)
+    takes_messages: bool = attrs.field(default=True, kw_only=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,8 +149,13 @@ class Inbox:
         """
         if self.closed or self.full:
             raise asyncio.QueueFull
-        self._waiting.append(message)
-        self._wake()
+        self.deliver(message)
+
+    def deliver(self, message: object) -> None:
+        """Put in a message for which there was room when it was accepted, unless it is closed."""
+        if not self.closed:
+            self._waiting.append(message)
+            self._wake()
 
     def close(self) -> None:
         """Have whoever reads it end, when it has read what is there."""

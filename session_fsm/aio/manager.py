@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
+from ..context import ContextLimits
 from ..errors import ManagerClosedError
 from ..lifecycle import Lifecycle
 from ..session import (
@@ -46,6 +47,7 @@ class SessionManager(SessionVerbs):
         start_grace_seconds: Longest start; None: the lifecycle's own, 60.
         stop_grace_seconds: Longest stop; None: the lifecycle's own, 10.
         touch_resolution_seconds: A touch that is nearer to the last activity writes nothing.
+        context_limits: How much the context of a session holds.
         sweep_poll_seconds: The sweeper sleeps until the next deadline, and no longer than this, so
             that it sees what other processes did.
         max_threads: Most calls that the store is given at the same time.
@@ -67,6 +69,7 @@ class SessionManager(SessionVerbs):
         start_grace_seconds: float | None = None,
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
+        context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
         sweep_poll_seconds: float = 1.0,
         max_threads: int = 16,
     ) -> None:
@@ -85,6 +88,7 @@ class SessionManager(SessionVerbs):
             start_grace_seconds=start_grace_seconds,
             stop_grace_seconds=stop_grace_seconds,
             touch_resolution_seconds=touch_resolution_seconds,
+            context_limits=context_limits,
         )
         self._poll_seconds = sweep_poll_seconds
         self._max_threads = max_threads

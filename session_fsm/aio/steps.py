@@ -13,6 +13,7 @@ from typing import Any
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
+from ..messages import Message
 from ..session import FeedPage, Session
 from ..state import SessionConfig
 from ..stores.records import Work
@@ -83,6 +84,14 @@ class SteppedManager(SessionManager):
             The session, and how long to wait before it is looked at again; None if it has ended.
         """
         return self._go_on_ending(self.get(session_id), ahead)
+
+    def say(self, session_id: str, message: Message) -> Session:
+        """Add a message to the context of a session; errors as `send_message`, nobody gets it."""
+        return self._say(session_id, message)
+
+    def worker_of(self, session_id: str) -> Any:
+        """Return what runs here for a session, as it is shown; None if nothing does."""
+        return self._workers.get(session_id)
 
     def page_if_open(self, after: int, session_id: str | None) -> FeedPage | None:
         """Read what a feed has in hand next; None once it is closed, else as `read_events`."""

@@ -163,9 +163,9 @@ class SessionSupervisor(DeferredWorker):
         )
 
     def inbox(self, name: str | None = None) -> Inbox | None:
-        """Return the inbox of a child, or of the first one; None if there is none."""
+        """Return the inbox of a child, or of the first that takes messages; None if none does."""
         for slot in self._slots:
-            if name is None or slot.child.name == name:
+            if slot.child.takes_messages if name is None else slot.child.name == name:
                 return slot.inbox
         return None
 

@@ -19,6 +19,7 @@ from ..hooks import entering, leaving
 from ..items import Write
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager as BlockingManager
+from ..messages import Message, ToolCall
 from ..session import (
     FeedPage,
     Page,
@@ -33,6 +34,7 @@ from ..state import SessionConfig
 from ..stores import SessionStore
 from ..telling import Subscriber
 from .children import Child, RestartLimit
+from .contexts import ContextManager, say
 from .desk import Desk, documented_by
 from .feeds import follow
 from .listening import check_hook
@@ -187,7 +189,7 @@ class SessionVerbs(ABC):
     async def touch(self, session_id: str) -> Session:
         return await self._desk.do(self._desk.inner.touch, session_id)
 
-    # --- tables -----------------------------------------------------------------------------
+    # --- tables and context -----------------------------------------------------------------
 
     def table(self, session_id: str, name: str) -> SessionTable:
         """Return a table of a session, whose verbs are awaited; nothing is read or written.
@@ -202,6 +204,61 @@ class SessionVerbs(ABC):
             StateInvalidError: The name can't be that of a table.
         """
         return SessionTable(self._desk, self._desk.inner.table(session_id, name))
+
+    def context(self, session_id: str) -> ContextManager:
+        """Return the context of a session, whose verbs are awaited; nothing is read or written.
+
+        Args:
+            session_id: Key of a stored session.
+        """
+        return ContextManager(self._desk, self._desk.inner.context(session_id))
+
+    async def send_message(
+        self,
+        session_id: str,
+        role: str,
+        content: str,
+        *,
+        tool_calls: Iterable[ToolCall] = (),
+        tool_call_id: str | None = None,
+        name: str | None = None,
+    ) -> Session:
+        """Add a message to the context of a session, and hand it to its worker.
+
+        It is refused by the table where no conversation could be started, but that those that are
+        under way may go on at `max_conversations`. A session at rest wakes for it, and counts as
+        active now, in one transaction with the message. Once that is durable the message is put
+        into the inbox of the first of the session's children that takes messages, if they run
+        here.
+
+        Args:
+            session_id: Key of a stored session.
+            role: One of `session_fsm.messages.ROLES`.
+            content: The text; may be empty.
+            tool_calls: What the model wants to be called; of role `assistant` only.
+            tool_call_id: Whose result it is; of role `tool`, and needed there.
+            name: Who of several that play the role; None: not told.
+
+        Returns:
+            The session, active.
+
+        Raises:
+            SessionNotFoundError: There is no such session.
+            StateInvalidError: It is no message, or the result of no call that waits for one.
+            TransitionError: Nothing can be said in the session: it has expired, is ending, or has
+                ended, or its start is not done.
+            InboxFullError: The worker does not read what it has got; nothing was written.
+            CorruptRecordError: Its context can't be read.
+        """
+        message = Message(
+            role,
+            content,
+            at=self._desk.timing.now(),
+            tool_calls=tool_calls,
+            tool_call_id=tool_call_id,
+            name=name,
+        )
+        return await say(self._desk, session_id, message)
 
     # --- ending -----------------------------------------------------------------------------
 
