@@ -20,8 +20,8 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear soak fuzz bench bench-core bench-scale profile test-all test-lowest wheel \
-	clean
+	conformance crash linear soak fuzz bench bench-core bench-scale bench-supervised profile test-all \
+	test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -153,6 +153,9 @@ bench: .venv-bench/for-bench  ## measure durable moves and JSON beside peers; wr
 bench-scale: .venv-bench/for-bench  ## measure 1,000 to 1,000,000 sessions; writes benchmarks/SCALE.md
 	.venv-bench/bin/python -m benchmarks.scale --output benchmarks/SCALE.md \
 		--plot benchmarks/scale.svg $(BENCH_FLAGS)
+
+bench-supervised: .venv-bench/for-bench  ## measure 10,000 live supervised sessions; writes benchmarks/SUPERVISED.md
+	.venv-bench/bin/python -m benchmarks.supervised --output benchmarks/SUPERVISED.md $(BENCH_FLAGS)
 
 profile: .venv-bench/for-bench  ## measure what each part of a move costs; writes benchmarks/PROFILE.md
 	.venv-bench/bin/python -m benchmarks.move_costs --output benchmarks/PROFILE.md $(BENCH_FLAGS)

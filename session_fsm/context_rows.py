@@ -49,11 +49,11 @@ def changed_rows(
         old, new = rows.of(start), rows.of(after)
         if old is new:
             continue
-        stored = {rows.key(name): item for name, item in rows.items(old)}
+        stored = dict(rows.items(old))
         for name, item in rows.items(new):
-            if stored.pop(key := rows.key(name), _ABSENT) is not item:
-                put[key] = rows.written(name, item)
-        deleted += stored
+            if stored.pop(name, _ABSENT) is not item:
+                put[rows.key(name)] = rows.written(name, item)
+        deleted += map(rows.key, stored)
     return put, tuple(deleted)
 
 
