@@ -126,7 +126,7 @@ class ForgetsOwners(MemoryStore):
 class TakesLivingForDead(MemoryStore):
     """Takes every owner for dead."""
 
-    def enlist(self, owner_id: str) -> None:
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         pass
 
 

@@ -272,6 +272,10 @@ class MemoryStore(SessionStore):
         with self._open():
             return self._work.of(session_id)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        with self._open():
+            return self._work.of(session_id, owner_id)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         with self._open():
             return self._work.abandoned(session_id)
