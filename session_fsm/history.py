@@ -409,5 +409,8 @@ def snapshot_problem(
     if rebuilt is None:
         return "is stored, but its history has no living session"
     told, kept = serialize(rebuilt, lifecycle), serialize(state, lifecycle)
-    names = ", ".join(name for name in told if dump_json(told[name]) != dump_json(kept[name]))
+    # Not the format, which follows from the fields; one that has its default may be left out.
+    names = ", ".join(
+        name for name in STATE_FIELDS if dump_json(told.get(name)) != dump_json(kept.get(name))
+    )
     return f"its stored state differs from its history in {names}" if names else None

@@ -544,6 +544,15 @@ def test_history_snapshot_is_compared_field_by_field() -> None:
     assert problem.endswith("in updated_at, conversation_count, error")
 
 
+def test_history_snapshot_may_have_more_or_fewer_fields() -> None:
+    """A field that only one of both has is named too, be it in the state or in its history."""
+    plain = SessionState.new("a", status="active", at=START).update(at=START, active_tasks=["t"])
+    limited = plain.update(at=START, task_deadlines={"t": START})
+    for stored, rebuilt in ((plain, limited), (limited, plain)):
+        problem = snapshot_problem(stored, rebuilt, SESSION_LIFECYCLE)
+        assert problem == "its stored state differs from its history in task_deadlines"
+
+
 def test_history_offsets_do_not_matter() -> None:
     """An instant is the same at any offset: bodies and digests don't tell where it was made."""
     zone = timezone(timedelta(hours=5, minutes=45))
