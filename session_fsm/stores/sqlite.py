@@ -152,7 +152,7 @@ class SqliteStore(SqliteTables):
         except DeserializationError as fault:
             if (number := newer_format(text)) is not None:
                 raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=" and ".join(map(str, FORMATS))
+                    found=f"{number} of {record}", supported=", ".join(map(str, FORMATS))
                 ) from fault
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
         if state.session_id != session_id:
