@@ -284,7 +284,7 @@ class MemoryStore(SessionStore):
         with self._open():
             if not self._is_alive(owner_id):
                 raise FencedError(session_id="", owner_id=owner_id)
-            left = self._work.abandoned(None)
+            left = self.abandoned()
             others = [] if restarting else [each for each in left if self._restarts(each)]
             passed_over = {each.session_id for each in others}
             ids = dict.fromkeys(each.session_id for each in left)
