@@ -233,8 +233,11 @@ CREATE TRIGGER session_item_version_rules
 
 CREATE FUNCTION {s}.feed_rules() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'DELETE' OR (NEW.newest >= OLD.newest AND NEW.removed >= OLD.removed) IS NOT TRUE THEN
-        RAISE EXCEPTION 'session_fsm: no position is given twice' USING ERRCODE = 'check_violation';
+    IF TG_OP = 'DELETE'
+        OR (NEW.newest >= OLD.newest AND NEW.removed >= OLD.removed) IS NOT TRUE
+    THEN
+        RAISE EXCEPTION 'session_fsm: no position is given twice'
+            USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
 END

@@ -22,7 +22,9 @@ SELECT 'column ' || relname || '.' || attname,
     format_type(atttypid, atttypmod)
     || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END
     || coalesce(' COLLATE ' || nullif(collname, 'default'), '')
-    || coalesce(' ' || attidentity::text || attgenerated::text || ' ' || pg_get_expr(adbin, adrelid), '')
+    || coalesce(
+        ' ' || attidentity::text || attgenerated::text || ' ' || pg_get_expr(adbin, adrelid), ''
+    )
 FROM pg_catalog.pg_attribute
 JOIN pg_catalog.pg_class ON pg_class.oid = attrelid
 JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
