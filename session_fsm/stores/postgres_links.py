@@ -162,13 +162,13 @@ class OwnLinks:
 
     def _give_back(self, link: Link) -> None:
         sound = not link.closed and link.pgconn.transaction_status == TransactionStatus.IDLE
-        if not sound or self._closed:
-            link.close()
         with self._free:
-            if not link.closed:
-                self._idle.append(link)
             self._used -= 1
             self._free.notify()
+            if sound and not self._closed:
+                self._idle.append(link)
+                return
+        link.close()
 
     def forget_idle(self) -> None:
         """Close those that nobody uses."""
