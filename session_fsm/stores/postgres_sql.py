@@ -51,3 +51,16 @@ def _problem_of(schema: str) -> str:
     if schema.startswith("pg_") or schema == "information_schema":
         return "it is the database's own"
     return ""
+
+
+def known(text: str) -> str:
+    """Return an id as it is looked up; what can't be stored as text equals no id that is stored."""
+    if "\0" in text:
+        return ""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ""
+    return text
