@@ -173,9 +173,7 @@ class Connections:
                     raise _LostError(fault) from fault
                 raise
 
-    def write(
-        self, work: Callable[[Connection], T], *, operation_id: str | None = None
-    ) -> T:
+    def write(self, work: Callable[[Connection], T], *, operation_id: str | None = None) -> T:
         """Do what writes, in one transaction; inside a batch, in a part of its transaction.
 
         Args:

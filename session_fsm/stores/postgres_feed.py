@@ -79,11 +79,11 @@ _LAST_REMOVED: Final = (
     "SELECT max(position) FROM {s}.session_event"
     " WHERE session_id = %s::text AND revision <= %s::bigint"
 )
-_NOTE: Final = (
-    "UPDATE {s}.feed SET removed = greatest(removed, %s::bigint)",
+_NOTE_OF_ALL: Final = "UPDATE {s}.feed SET removed = greatest(removed, %s::bigint)"
+_NOTE_OF_ONE: Final = (
     "INSERT INTO {s}.feed_removed (session_id, position) VALUES (%s::text, %s::bigint)"
     " ON CONFLICT (session_id) DO UPDATE"
-    " SET position = greatest(feed_removed.position, excluded.position)",
+    " SET position = greatest(feed_removed.position, excluded.position)"
 )
 
 
@@ -179,9 +179,8 @@ def note_removed(link: Connection, sql: Sql, session_id: str, revision: int) -> 
     number_before_removal(link, sql, session_id, revision)
     row = link.execute(sql(_LAST_REMOVED), (session_id, revision)).fetchone()
     if row is not None and row[0] is not None:
-        of_all, of_one = _NOTE
-        link.execute(sql(of_all), (row[0],))
-        link.execute(sql(of_one), (session_id, row[0]))
+        link.execute(sql(_NOTE_OF_ALL), (row[0],))
+        link.execute(sql(_NOTE_OF_ONE), (session_id, row[0]))
 
 
 def fed(found: FeedRows, limit: int, read: Callable[..., SessionEvent]) -> Fed:

@@ -46,7 +46,7 @@ DROP_EXPIRED: Final = (
     " AND item.table_name = gone.table_name AND item.key = gone.key"
 )
 _ALL: Final = (
-    "SELECT item.session_id, table_name, session.lifecycle, item.lifecycle, given.version,"  # noqa: S608 - constants
+    "SELECT item.session_id, table_name, session.lifecycle, item.lifecycle, given.version,"
     " key, item.version, expires_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC', body"
     " FROM {s}.session_item AS item LEFT JOIN {s}.session USING (session_id)"
     " LEFT JOIN {s}.session_item_version AS given USING (session_id)"
