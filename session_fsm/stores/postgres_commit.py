@@ -30,7 +30,8 @@ OWNING: Final = ("start", "worker")
 """Kinds of work of which a session has one at a time; whoever has it owns the session."""
 
 _LIVES: Final = (
-    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
+    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text"
+    " AND expires_at > clock_timestamp())"
 )
 _CREATE: Final = (
     "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"
@@ -88,8 +89,7 @@ _LETS_GO: Final = (
 )
 _REASON: Final = (
     "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"
-    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), "
-    + _LIVES
+    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), " + _LIVES
     + " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %s::text"
 )
 _LANDED: Final = (

@@ -49,7 +49,9 @@ class Writer:
     Threads: safe.
     """
 
-    def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
+    def __init__(
+        self, connections: Connections, noted: Callable[[PreparedCommit], None]
+    ) -> None:
         self._connections = connections
         self._noted = noted
         self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
@@ -249,3 +251,5 @@ def _made(link: Connection, change: PreparedCommit) -> bool:
         raise
     link.execute("COMMIT")
     return True
+
+
