@@ -21,7 +21,7 @@ from .options import KEY_FILE_VARIABLE, STORE_VARIABLE, UsageError
 
 if TYPE_CHECKING:
     from ..stores.sqlite_keys import RekeyReport
-    from ..stores.sqlite_upgrade import UpgradeReport
+    from ..stores.records import UpgradeReport
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)

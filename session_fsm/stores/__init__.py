@@ -26,7 +26,7 @@ from .memory import MemoryStore
 if TYPE_CHECKING:
     from .postgres import PostgresStore
     from .sqlite import SqliteStore
-    from .sqlite_upgrade import UpgradeReport
+    from .records import UpgradeReport
 
 
 def __getattr__(name: str) -> Any:
@@ -111,10 +111,11 @@ def open_store(
 def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:
     """Bring what an older version of this package has stored to the present format, in place.
 
-    It can be killed at any time and run again. What has the present format is left as it is.
+    It can be killed at any time and run again. What has the present format is left as it is. In a
+    database that has none yet, a store is made, so that who runs it needs no right to.
 
     Args:
-        url: As for `open_store`; the store is there already.
+        url: As for `open_store`; a file is there already.
         lifecycle: Whose rows are made known anew, if the store knows others by its name.
 
     Returns:
@@ -127,8 +128,13 @@ def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Upgrade
         StoreError: It can't be read or written.
     """
     scheme, _, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        from .postgres_upgrade import upgrade_database
+
+        return upgrade_database(url, lifecycle)
     if scheme != "sqlite":
-        raise ValueError(f"{url!r} is no store that has a format: name a sqlite:/// file")
+        problem = "name a sqlite:/// file, or a postgresql:// server"
+        raise ValueError(f"{url!r} is no store that has a format: {problem}")
     from .sqlite_upgrade import upgrade_file
 
     return upgrade_file(_sqlite_path(rest), lifecycle)

@@ -74,7 +74,7 @@ def bury(link: Connection, sql: Sql, session_id: str, revision: int, tombstone: 
 
 
 def leave_only(link: Connection, sql: Sql, tombstone: Sealed) -> None:
-    """Put a tombstone in the place of the history of an id that has no session; in a transaction."""
+    """Put a tombstone in the place of the history of an id without a session; in a transaction."""
     event = tombstone.event
     note_removed(link, sql, event.session_id, event.revision - 1)
     link.execute(sql(_REMOVE_EVENTS), (event.session_id, event.revision - 1))
