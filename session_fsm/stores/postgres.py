@@ -285,4 +285,3 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._leases.close()
         self._hints.close()
         self._beats.close()
-

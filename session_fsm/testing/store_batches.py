@@ -16,7 +16,7 @@ from ..errors import (
 from ..history import audit
 from ..stores.abc import SessionStore
 from ..stores.records import Work
-from .authors import Author, StoreRules, everything, refused, routes
+from .authors import StoreRules, everything, refused, routes
 
 TASK, WORKER = Work("task", "t"), Work("worker")
 PATIENCE_SECONDS = 60.0
