@@ -23,8 +23,8 @@ from .abc import SessionStore
 from .memory import MemoryStore
 
 if TYPE_CHECKING:
-    from .sqlite import SqliteStore
     from .records import UpgradeReport
+    from .sqlite import SqliteStore
 
 
 def __getattr__(name: str) -> Any:
