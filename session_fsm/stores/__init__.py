@@ -4,6 +4,7 @@
 |---|---|
 | `memory://` | this process's memory; nothing outlives it |
 | `sqlite:///relative.db`, `sqlite:////absolute.db` | one SQLite file on this machine |
+| `postgresql://user@host:port/database?schema=name` | a PostgreSQL database, for many machines |
 
 A new kind of store is a module here with a class that keeps to `abc.SessionStore`, and a line in
 `_SCHEMES`. A driver is imported when the first store of its kind is opened: who keeps sessions in
@@ -23,6 +24,7 @@ from .abc import SessionStore
 from .memory import MemoryStore
 
 if TYPE_CHECKING:
+    from .postgres import PostgresStore
     from .records import UpgradeReport
     from .sqlite import SqliteStore
 
@@ -32,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from .sqlite import SqliteStore
 
         return SqliteStore
+    if name == "PostgresStore":
+        from .postgres import PostgresStore
+
+        return PostgresStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -60,9 +66,19 @@ def _sqlite_path(rest: str) -> Path:
     return Path(path)
 
 
+def _open_postgres(rest: str, lifecycle: Lifecycle, keyring: Keyring | None) -> SessionStore:
+    if keyring is not None:
+        raise ValueError("postgresql:// encrypts nothing: no keyring can be used with it")
+    from .postgres import PostgresStore
+
+    return PostgresStore(f"postgresql://{rest}", lifecycle)
+
+
 _SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
 }
 
 
@@ -72,7 +88,8 @@ def open_store(
     """Open the store that a URL names.
 
     Args:
-        url: `memory://`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        url: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, or `postgresql://` with
+            what libpq takes, and `schema=` in its query.
         lifecycle: The lifecycle whose sessions it holds.
         keyring: What `llm_config` and `metadata` are encrypted with at rest; None: nothing is.
 
@@ -123,4 +140,4 @@ def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Upgrade
     return upgrade_file(_sqlite_path(rest), lifecycle)
 
 
-__all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]
+__all__ = ["MemoryStore", "PostgresStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]

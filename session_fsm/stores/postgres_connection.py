@@ -70,6 +70,7 @@ class Connections:
             the server has for the role. A pool's connections have their owner's.
         retry_seconds: For how long a lost server is tried again.
         max_connections: Most connections at once.
+        silence_seconds: For how long the server may say nothing, besides the time of a statement.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -90,6 +91,7 @@ class Connections:
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
@@ -101,7 +103,7 @@ class Connections:
             silence = (
                 None
                 if statement_timeout_seconds is None
-                else statement_timeout_seconds + SILENCE_SECONDS
+                else statement_timeout_seconds + silence_seconds
             )
             self.source = OwnLinks(self.target, silence_seconds=silence, limit=max_connections)
         else:
@@ -348,6 +350,11 @@ class LostError(Exception):
     def __init__(self, fault: psycopg.Error) -> None:
         super().__init__()
         self.fault = fault
+
+
+def never(_: Connection) -> bool:
+    """Return False: what may be done twice is done again where an answer was lost."""
+    return False
 
 
 def undo(link: Connection) -> None:

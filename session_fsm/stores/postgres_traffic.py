@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 # What is equal in these was fired by the same row. The join leaves out the tombstones of purged
 # sessions, and the sessions of other lifecycles. What is no JSON has no document.
 EVENTS: Final = """
-SELECT document -> 'format', document -> 'kind', document -> 'trigger', document -> 'source',
-    count(*), min(session_id)
-FROM {s}.session_event JOIN {s}.session USING (session_id)
+SELECT event.document -> 'format', event.document -> 'kind', event.document -> 'trigger',
+    event.document -> 'source', count(*), min(session_id)
+FROM {s}.session_event AS event JOIN {s}.session USING (session_id)
 WHERE lifecycle = %s::text
 GROUP BY 1, 2, 3, 4
 """
 # What a checkpoint says was fired by the events that it stands for.
 CHECKPOINTS: Final = """
-SELECT document -> 'format', document -> 'kind', document #> '{changes,stands_for,fired}',
-    session_id
-FROM {s}.session_checkpoint JOIN {s}.session USING (session_id)
+SELECT checkpoint.document -> 'format', checkpoint.document -> 'kind',
+    checkpoint.document #> '{changes,stands_for,fired}', session_id
+FROM {s}.session_checkpoint AS checkpoint JOIN {s}.session USING (session_id)
 WHERE lifecycle = %s::text
 """
 
