@@ -1,9 +1,9 @@
 """Hints between processes that something was committed; nothing rests on them.
 
 They are LISTEN and NOTIFY. A notification inside of a commit would make commits wait for each
-other, as the server puts those in one order. So it is sent behind the commit, by a thread of its own, for all that was committed
-in a while together. One may be lost, or never come where an engine or a pooler knows none: whoever
-waits looks by itself from time to time.
+other, as the server puts those in one order. So it is sent behind the commit, by a thread of its
+own, for all that was committed in a while together. One may be lost, or never come where an engine
+or a pooler knows none: whoever waits looks by itself from time to time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOTIFY: Final = b"SELECT pg_notify(%s::text, %s::text)"
 
 
 def channel_of(schema: str) -> str:
-    """Return the name of the channel of a schema; it needs no quotes, and is short."""
+    """Return the name of the channel of a schema, however long the name of that one is."""
     return f"session_fsm_{hashlib.sha256(schema.encode()).hexdigest()[:32]}"
 
 
@@ -54,7 +54,7 @@ class Hints:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._channel = channel_of(connections.sql.schema)
-        self._name = random_id()  # known to the server alone: nothing that is stored
+        self._name = random_id()
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._committed = threading.Event()
         self._closing = threading.Event()
