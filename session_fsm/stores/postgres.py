@@ -135,9 +135,10 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             seconds=seconds,
         )
         self._writer = Writer(connections, self._note)
-        self._hints = Hints(
-            Connections(where, schema=schema, retry_seconds=0, max_connections=MAX_HINTING)
+        self._hinting = Connections(
+            where, schema=schema, retry_seconds=0, max_connections=MAX_HINTING
         )
+        self._hints = Hints(self._hinting)
         self._tokens = Tokens()
         self._doubtful = []
         try:
@@ -284,4 +285,5 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._connections.close()
         self._leases.close()
         self._hints.close()
+        self._hinting.close()
         self._beats.close()

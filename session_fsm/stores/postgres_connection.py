@@ -235,7 +235,7 @@ class Connections:
 
     def _worked(self, link: Connection, work: Callable[[Connection], T]) -> T:
         try:
-            link.execute("BEGIN")
+            link.execute("BEGIN", prepare=False)
             return work(link)
         except psycopg.Error as fault:
             lost = is_lost(fault, link)
@@ -249,7 +249,7 @@ class Connections:
 
     def _end(self, link: Connection) -> None:
         try:
-            said = link.execute("COMMIT").statusmessage
+            said = link.execute("COMMIT", prepare=False).statusmessage
         except psycopg.Error:
             undo(link)
             raise
@@ -314,7 +314,7 @@ class Connections:
         with contextlib.ExitStack() as tried:
             link = tried.enter_context(self.link())
             try:
-                link.execute("BEGIN")
+                link.execute("BEGIN", prepare=False)
             except psycopg.Error as fault:
                 if is_lost(fault, link):
                     raise LostError(fault) from fault
@@ -361,18 +361,18 @@ def undo(link: Connection) -> None:
     """Undo a transaction, as far as the connection still does anything."""
     with contextlib.suppress(psycopg.Error):
         if not link.closed:
-            link.execute("ROLLBACK")
+            link.execute("ROLLBACK", prepare=False)
 
 
 def in_savepoint(link: Connection, work: Callable[[Connection], T]) -> T:
     """Do something inside a transaction, so that an error undoes it alone."""
-    link.execute("SAVEPOINT part")
+    link.execute("SAVEPOINT part", prepare=False)
     try:
         result = work(link)
     except BaseException:
         with contextlib.suppress(psycopg.Error):
-            link.execute("ROLLBACK TO SAVEPOINT part")
-            link.execute("RELEASE SAVEPOINT part")
+            link.execute("ROLLBACK TO SAVEPOINT part", prepare=False)
+            link.execute("RELEASE SAVEPOINT part", prepare=False)
         raise
-    link.execute("RELEASE SAVEPOINT part")
+    link.execute("RELEASE SAVEPOINT part", prepare=False)
     return result
