@@ -1,4 +1,4 @@
-"""What a network or a server does to a PostgreSQL store: nothing is lost, and nothing done twice."""
+"""What a network or a server does to a PostgreSQL store: nothing is lost, or done twice."""
 
 from __future__ import annotations
 
