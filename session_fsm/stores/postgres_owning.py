@@ -13,7 +13,13 @@ from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
 from .postgres_sql import Sql, known
-from .postgres_takeover import KINDS, TakeOver, forget_the_dead, left_by_the_dead
+from .postgres_takeover import (
+    KINDS,
+    TakeOver,
+    forget_the_dead,
+    give_back,
+    left_by_the_dead,
+)
 from .records import Abandoned, Taken, Work
 
 _WORK: Final = "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
@@ -165,8 +171,7 @@ class PostgresOwning(PostgresReading):
             self._tokens.keep(owner_id, session_id, token)
 
     def give_back(self, taken: Taken) -> None:
-        taking = TakeOver(self._sql, self.lifecycle.name, taken.holder_id, restarting=True)
-        self._connections.write(lambda link: taking.undo(link, taken), landed=never)
+        self._connections.write(lambda link: give_back(link, self._sql, taken), landed=never)
         self._tokens.keep(taken.holder_id, taken.session_id, None)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
