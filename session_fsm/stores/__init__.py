@@ -140,4 +140,11 @@ def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Upgrade
     return upgrade_file(_sqlite_path(rest), lifecycle)
 
 
-__all__ = ["MemoryStore", "PostgresStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]
+__all__ = [
+    "MemoryStore",
+    "PostgresStore",
+    "SessionStore",
+    "SqliteStore",
+    "open_store",
+    "upgrade_store",
+]

@@ -16,6 +16,7 @@ from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
 from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections, never
 from .postgres_counts import counts
+from .postgres_hints import Hints
 from .postgres_items import ItemWriter
 from .postgres_leases import LEASE_SECONDS, Leases
 from .postgres_links import MAX_CONNECTIONS, Connection
@@ -32,6 +33,8 @@ from .records import Commit, carried_over
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
+MAX_HINTING: Final = 2
+"""Connections that tell others of commits, and hear of theirs."""
 MEASUREMENTS: Final = 3
 """So often is the database's clock asked when a store is opened; the best answer counts."""
 _LANDED: Final = (
@@ -132,6 +135,9 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             seconds=seconds,
         )
         self._writer = Writer(connections, self._note)
+        self._hints = Hints(
+            Connections(where, schema=schema, retry_seconds=0, max_connections=MAX_HINTING)
+        )
         self._tokens = Tokens()
         self._doubtful = []
         try:
@@ -173,6 +179,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
     def _note(self, made: PreparedCommit) -> None:
         self._tokens.keep(made.commit.owner_id, made.commit.session_id, made.token)
+        if not self._connections.in_batch:
+            self._hints.committed()
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         told = {"id": known(session_id), "operation": operation_id}
@@ -232,6 +240,20 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             except BaseException:
                 self._tokens = tokens
                 raise
+        self._hints.committed()
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have something called when another process may have committed.
+
+        It is a hint: who waits for something looks by itself from time to time.
+
+        Args:
+            callback: Called on a thread of the store's own; what it raises is logged.
+
+        Returns:
+            What ends it; twice is harmless.
+        """
+        return self._hints.watch(callback)
 
     def mark(self, name: str) -> bytes | None:
         rows = self._rows(_MARK, (known(name),))
@@ -261,5 +283,5 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     def close(self) -> None:
         self._connections.close()
         self._leases.close()
+        self._hints.close()
         self._beats.close()
-

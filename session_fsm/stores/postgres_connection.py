@@ -1,4 +1,4 @@
-"""What a store does on its connections: read, write in a transaction, and batch, in spite of faults.
+"""What a store does on its connections: read, write, and batch, in spite of faults.
 
 A connection is lost when the server restarts, a network is cut, or nothing is heard for too long.
 What only reads is done again. What writes is done again as long as its COMMIT was not sent; once it
@@ -21,7 +21,7 @@ from ..errors import StoreUnavailableError
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import MAX_CONNECTIONS, BorrowedLinks, Connection, OwnLinks, Source
 from .postgres_sql import DEFAULT_SCHEMA, Sql
-from .postgres_url import Target, target_of
+from .postgres_url import target_of, target_of_pool
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -107,7 +107,7 @@ class Connections:
             )
             self.source = OwnLinks(self.target, silence_seconds=silence, limit=max_connections)
         else:
-            self.target = target_of(where.conninfo, schema=schema)
+            self.target = target_of_pool(where, schema=schema)
             self.source = BorrowedLinks(where)
         self.url = self.target.url
         self.sql = Sql(self.target.schema or DEFAULT_SCHEMA)

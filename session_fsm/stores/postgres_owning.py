@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from ..errors import FencedError, StoreUnavailableError
@@ -15,9 +16,7 @@ from .postgres_sql import Sql, known
 from .postgres_takeover import KINDS, TakeOver, forget_the_dead, left_by_the_dead
 from .records import Abandoned, Taken, Work
 
-_WORK: Final = (
-    "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
-)
+_WORK: Final = "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
 _TO_STOP: Final = (
     "SELECT session_id FROM {s}.work WHERE owner_id = %s::text AND stop ORDER BY session_id"
 )
@@ -59,7 +58,9 @@ class Tokens:
     def keep(self, owner_id: str, session_id: str, token: int | None) -> None:
         """Keep the token of an owner; None: it does not own the session any longer."""
         # Always another dict: who reads one meanwhile has it as it was.
-        others = {each: its for each, its in self._of.get(session_id, {}).items() if each != owner_id}
+        others = {
+            each: its for each, its in self._of.get(session_id, {}).items() if each != owner_id
+        }
         if token is not None:
             others[owner_id] = token
         if others:
@@ -158,9 +159,7 @@ class PostgresOwning(PostgresReading):
         for each in [each for each in self._doubtful if each[0] == owner_id]:
             _, taken, tokens = each
             taking = TakeOver(self._sql, self.lifecycle.name, owner_id, restarting=True)
-            landed = self._connections.outside_batch(
-                lambda link, taking=taking, taken=taken: taking.has_landed(link, taken)
-            )
+            landed = self._connections.outside_batch(partial(taking.has_landed, taken=taken))
             self._doubtful.remove(each)
             if landed:
                 self._keep_tokens(owner_id, tokens)

@@ -38,7 +38,8 @@ class Sql:
 
     def __call__(self, text: str) -> bytes:
         """Return a statement, with the schema in the place of each `{s}`."""
-        return self._formatted(text)
+        formatted: bytes = self._formatted(text)
+        return formatted
 
 
 def _problem_of(schema: str) -> str:

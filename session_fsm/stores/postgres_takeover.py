@@ -1,4 +1,4 @@
-"""What dead owners left in a PostgreSQL store, and who makes it its own: each piece exactly once."""
+"""What dead owners left in a PostgreSQL store, and who makes it its own: each piece once."""
 
 from __future__ import annotations
 
