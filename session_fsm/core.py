@@ -40,7 +40,7 @@ from .state import SessionState
 from .stores.abc import SessionStore
 from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
-from .waking import Bell
+from .waking import Bell, Lookout
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
@@ -84,6 +84,7 @@ class Core:
         self._batch: Batch | None = None
         self._subscribers = Subscribers()
         self.bell = Bell()
+        self.lookout = Lookout(store, self.bell, clock)
         self.observer: Observer | None = None
         self.closed = False
 
@@ -101,7 +102,7 @@ class Core:
     def close(self) -> None:
         """Do no more work, and let whoever waits for some know."""
         self.closed = True
-        self.bell.ring()
+        self.bell.ring_all()
 
     def read(self, session_id: str) -> Stored:
         """Read a session from the store.
@@ -356,7 +357,7 @@ class Core:
             for each in steps:
                 self._subscribers.put(each.sealed.event, slot.outbox)
         if self.bell.any:
-            self.bell.ring()
+            self.bell.ring((commit.session_id,))
         if observer is not None:
             observer.committed(steps, seconds)
         return steps
@@ -441,7 +442,7 @@ class Core:
                     # From here on others may see what was done, and go on with it: what they tell
                     # has to wait for what is told of the batch.
                     slots = held.enter_context(self._slots.hold_back(batch.touched))
-                self.bell.ring()
+                self.bell.ring(batch.touched)
                 if self.observer is not None:
                     self.observer.committed(batch.steps, None)
                 for session_id in batch.touched:

@@ -263,6 +263,7 @@ class House(Desk):
         for supervisor in tuple(self._supervisors):
             supervisor.begin_to_stop(ends=False)
         await self._nursery.close()
+        await self.following.close()
         await self.calls.close(self.inner.close)
 
 

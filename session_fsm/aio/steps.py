@@ -97,9 +97,17 @@ class SteppedManager(SessionManager):
         """Read what a feed has in hand next; None once it is closed, else as `read_events`."""
         return page_if_open(self._core, after, session_id)
 
-    def when_committed(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have something called on the thread of each commit, and at the end; returns its end."""
-        return self._core.bell.listen(callback)
+    def begin_to_listen(self) -> None:
+        """Be about to listen to commits: what is there so far is read by whoever listens."""
+        self._core.lookout.begin()
+
+    def listen(self, callback: Callable[[], object], session_id: str | None) -> Callable[[], None]:
+        """Have something called when there may be more of a feed; returns what ends that."""
+        return self._core.bell.listen(callback, session_id)
+
+    def look(self) -> None:
+        """Look for what other processes did, and call whoever listens and is concerned."""
+        self._core.lookout.look()
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""
