@@ -399,6 +399,42 @@ async def test_aio_manager_task_is_cancelled_with_its_session(clock: ManualClock
 
 
 @simulated
+async def test_aio_manager_task_that_is_dropped_at_once_is_cancelled(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is dropped while its begin is on the way back to the loop is not worked on."""
+    async with opened(clock) as manager:
+        await manager.create("s")
+        await manager.begin_task("s", "earlier")
+        await manager.end_task("s", "earlier")  # which is no end of the one that comes
+        inner = manager._desk.inner
+        begin_task, begun, go_on = inner.begin_task, asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow(*arguments: Any, **options: Any) -> Session:
+            session = begin_task(*arguments, **options)
+            loop.call_soon_threadsafe(begun.set)
+            await_event(go_on)
+            return session
+
+        async def work(session_id: str) -> None:
+            async with manager.task(session_id, "build"):
+                await asyncio.sleep(1000)
+
+        monkeypatch.setattr(inner, "begin_task", slow)
+        working = asyncio.ensure_future(work("s"))
+        await begun.wait()
+        await manager.fail("s", "boom")
+        go_on.set()
+        with pytest.raises(TaskDroppedError, match="boom"):
+            await working
+        assert clock.now() - START < seconds(2)
+        with pytest.raises(TransitionError):
+            await work("s")
+        assert not manager._desk.listening._listeners
+
+
+@simulated
 async def test_aio_manager_task_that_outlives_the_stop_is_cancelled(clock: ManualClock) -> None:
     """A task that is still worked on when the grace of a stop is over is dropped, and cancelled."""
     async with opened(clock, stop_grace_seconds=5) as manager:

@@ -57,8 +57,15 @@ async def held(
             dropped.append(cause)
             cut.reschedule(asyncio.get_running_loop().time())
 
+    begun: Session | None = None
+    early: list[SessionEvent] = []
+
     def heard(event: SessionEvent) -> None:
-        if task_id not in event.changes.get("active_tasks", (task_id,)):
+        if begun is None:
+            early.append(event)
+        elif event.revision > begun.revision and task_id not in event.changes.get(
+            "active_tasks", (task_id,)
+        ):
             drop(event.reason or f"{event.trigger} was fired")
 
     async def keep_limit(due: datetime) -> None:
@@ -76,13 +83,21 @@ async def held(
                 )
             await desk.timing.sleep_until(desk.timing.after(RETRY_SECONDS))
 
-    session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
-    desk.expect(session)
+    # It may be dropped before its begin is known here, so it is listened for that from before.
     unsubscribe = desk.listening.subscribe(heard, session_id)
+    try:
+        session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
+    except BaseException:
+        unsubscribe()
+        raise
+    begun = session
+    desk.expect(session)
     due = dict(session.state.task_deadlines).get(task_id)
     keeping = None if due is None else asyncio.ensure_future(keep_limit(due))
     try:
         async with cut:
+            for event in early:
+                heard(event)
             try:
                 yield session
             finally:
