@@ -412,7 +412,7 @@ async def test_aio_manager_task_that_is_dropped_at_once_is_cancelled(
         loop = asyncio.get_running_loop()
 
         def slow(*arguments: Any, **options: Any) -> Session:
-            session = begin_task(*arguments, **options)
+            session: Session = begin_task(*arguments, **options)
             loop.call_soon_threadsafe(begun.set)
             await_event(go_on)
             return session
