@@ -429,6 +429,7 @@ class Core:
         they had decided before is decided afresh.
         """
         self.check_open()
+        afterwards: list[Callable[[], object]] = []
         with ExitStack() as held:
             slots: dict[str, Slot] = {}
             try:
@@ -442,6 +443,7 @@ class Core:
                     # From here on others may see what was done, and go on with it: what they tell
                     # has to wait for what is told of the batch.
                     slots = held.enter_context(self._slots.hold_back(batch.touched))
+                afterwards = batch.afterwards
                 self.bell.ring(batch.touched)
                 if self.observer is not None:
                     self.observer.committed(batch.steps, None)
@@ -459,6 +461,19 @@ class Core:
                 held.close()
                 for slot in slots.values():
                     self._subscribers.tell(slot.outbox)
+                for each in afterwards:
+                    each()
+
+    def when_durable(self, callback: Callable[[], object]) -> None:
+        """Have something called once what this thread has changed is durable; maybe at once.
+
+        In a batch it is called after that, and not if it is undone. It has to raise nothing.
+        """
+        batch = self._my_batch()
+        if batch is None:
+            callback()
+        else:
+            batch.afterwards.append(callback)
 
     @property
     def in_batch(self) -> bool:

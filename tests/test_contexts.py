@@ -294,3 +294,21 @@ def test_messages_are_written_with_the_wake(house: House, manager: SessionManage
     manager.send_message("s", "user", "second")
     assert [each.content for each in manager.context("s").history()][-2:] == ["first", "second"]
     assert manager.get("s").status == "active"
+
+
+def test_messages_of_a_batch_are_handed_on_when_it_is_durable(manager: SessionManager) -> None:
+    """Inside a batch the inbox hears nothing, after it all in order, and never of an undone one."""
+    worker = manager.create("w", start=lambda _: Worker()).worker
+    with pytest.raises(RuntimeError, match="undone"), manager.batch():
+        manager.send_message("w", "user", "never")
+        raise RuntimeError("undone")
+    assert worker.inbox.empty()
+    told: list[int] = []
+    manager.subscribe(lambda _: told.append(worker.inbox.qsize()))
+    with manager.batch():
+        for content in ("first", "second"):
+            manager.send_message("w", "user", content)
+        assert worker.inbox.empty()
+    assert told == [0, 0]  # who is subscribed hears of it before, as without a batch
+    assert [worker.inbox.get_nowait().content for _ in range(2)] == ["first", "second"]
+    assert [each.content for each in manager.context("w").history()] == ["first", "second"]

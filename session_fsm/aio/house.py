@@ -17,6 +17,7 @@ from ..session import Session, session_of
 from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
 from .children import Child, RestartLimit
+from .contexts import LoopPost
 from .desk import Desk
 from .nursery import Nursery
 from .steps import SteppedManager
@@ -53,6 +54,7 @@ class House(Desk):
     ) -> None:
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
+        inner.post = LoopPost(inner)
         self.owner_id = inner.owner_id
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()

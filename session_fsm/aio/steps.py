@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from ..explain import next_timed
 from ..feeds import page_if_open
@@ -20,11 +20,35 @@ from ..stores.records import Work
 from ..workers import DeferredWorker
 
 
-class SteppedManager(SessionManager):
-    """A manager whose workers tell when they have stopped; everything else as there.
+class Post(Protocol):
+    """Takes messages to whoever works on a session.
 
     Threads: safe.
     """
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message.
+
+        Raises:
+            InboxFullError: Too many wait to be read.
+        """
+        ...
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message that is durable."""
+        ...
+
+
+class SteppedManager(SessionManager):
+    """A manager whose workers tell when they have stopped; everything else as there.
+
+    Attributes:
+        post: What takes messages to those who run here; set before any is sent.
+
+    Threads: safe.
+    """
+
+    post: Post
 
     @property
     def owner_id(self) -> str:
@@ -88,6 +112,13 @@ class SteppedManager(SessionManager):
     def say(self, session_id: str, message: Message) -> Session:
         """Add a message to the context of a session; errors as `send_message`, nobody gets it."""
         return self._say(session_id, message)
+
+    def _say(self, session_id: str, message: Message) -> Session:
+        self.post.check_room(session_id)
+        return super()._say(session_id, message)
+
+    def _hand_on(self, session_id: str, message: Message) -> None:
+        self.post.deliver(session_id, message)
 
     def worker_of(self, session_id: str) -> Any:
         """Return what runs here for a session, as it is shown; None if nothing does."""
