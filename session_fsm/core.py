@@ -26,19 +26,18 @@ from .errors import (
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
-    StoreError,
-    StoreUnavailableError,
 )
 from .explain import next_timed
 from .history import step_of
 from .items import Written
+from .landing import write
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .session import SessionEvent
 from .slots import Batch, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
-from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
+from .stores.records import Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
 
@@ -345,7 +344,7 @@ class Core:
         )
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
-        self._write(commit)
+        write(self.store, commit)
         seconds = None if observer is None else perf_counter() - started
         slot.machine, slot.tail = machine, tail
         if self._batch is not None and (batch := self._my_batch()) is not None:
@@ -375,29 +374,6 @@ class Core:
             return _NONE, _NONE
         old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
         return old - new, new - old
-
-    def _write(self, commit: Commit) -> None:
-        """Write a commit; if its answer is lost, ask whether it landed."""
-        try:
-            self.store.commit(commit)
-        except StoreUnavailableError as fault:
-            if fault.operation_id is None:
-                raise
-            try:
-                landed = self.store.landed(commit.session_id, commit.operation_id)
-                known = landed or not self._is_covered(commit)
-            except StoreError:
-                raise fault from None
-            if not known:
-                raise
-            if not landed:
-                raise StoreUnavailableError(problem=fault.problem) from fault
-
-    def _is_covered(self, commit: Commit) -> bool:
-        """Tell whether a checkpoint stands for what a commit wrote, or another in its place."""
-        revision = commit.expected_revision + len(commit.steps)
-        first = next(iter(self.store.history(commit.session_id)), None)
-        return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
 
     def _without_step(
         self, session_id: str, revision: int, draft: Draft

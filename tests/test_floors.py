@@ -75,7 +75,7 @@ ORDER = (
     "certify.certificate",
     "certify.text",
     "certify",
-    "changes decisions hooks slots waking",
+    "changes decisions hooks landing slots waking",
     "core",
     "feeds upkeep workers",
     "reader",
