@@ -540,6 +540,22 @@ async def test_aio_manager_sweeps_when_the_deadline_has_come(clock: ManualClock,
 
 
 @simulated
+async def test_aio_manager_sweeps_on_though_all_tasks_are_cancelled(clock: ManualClock) -> None:
+    """Whoever cancels every task there is has not ended the sweeper; closing does."""
+    async with opened(clock) as manager:
+        await manager.create("s", config={"timeout_minutes": 10})
+        for _ in range(3):
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(1)
+        await asyncio.sleep(660)
+        assert (await manager.get("s")).status == "terminated"
+        sweeping = manager._desk._sweeping
+    assert sweeping.cancelled()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@simulated
 async def test_aio_manager_sees_what_others_did(clock: ManualClock, file_house: House) -> None:
     """A deadline that another manager set is met, and a worker stopped whose session it ended."""
     stopped = asyncio.Event()

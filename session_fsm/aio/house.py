@@ -60,7 +60,19 @@ class House(Desk):
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()
         self._close_task: asyncio.Task[None] | None = None
-        self._sweeping = loop.create_task(self.sweeper.run())
+        self._sweeping = self._begin_to_sweep()
+
+    def _begin_to_sweep(self) -> asyncio.Task[None]:
+        sweeping = asyncio.get_running_loop().create_task(self.sweeper.run())
+        sweeping.add_done_callback(self._swept)
+        return sweeping
+
+    def _swept(self, sweeping: asyncio.Task[None]) -> None:
+        """Go on with sweeping: whoever cancels all tasks there are has not ended that."""
+        if not sweeping.cancelled():
+            logger.error("the sweeper has failed", exc_info=sweeping.exception())
+        elif not self._closing.done():
+            self._sweeping = self._begin_to_sweep()
 
     # --- creating -------------------------------------------------------------------------
 
