@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +474,15 @@ async def test_aio_manager_task_keeps_the_fault_of_its_block(clock: ManualClock)
             await working
 
 
+def raising(fault: BaseException) -> Callable[[object], None]:
+    """Return a hook that raises."""
+
+    def hook(_: object) -> None:
+        raise fault
+
+    return hook
+
+
 # --- subscribers ----------------------------------------------------------------------------
 
 
@@ -511,6 +521,11 @@ async def test_aio_manager_subscribers_harm_nobody(
         await manager.create("s")
         assert [each.revision for each in heard] == [1, 2]
         assert "a subscriber failed" in caplog.text
+        for fault in (SystemExit(3), asyncio.CancelledError(), GeneratorExit()):
+            manager.on_enter("idle", raising(fault))
+        assert (await manager.fire("s", "go_idle")).status == "idle"
+        assert (await manager.fire("s", "resume")).status == "active"
+        assert [each.revision for each in heard] == [1, 2, 3, 4]
 
         async def awaited(_: SessionEvent) -> None: ...
 
