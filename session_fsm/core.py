@@ -386,10 +386,15 @@ class Core:
         if draft.writes is None:
             return ()
         operation_id = self.new_operation_id()
+        observer = self.observer
+        started = 0.0 if observer is None else perf_counter()
         try:
-            return self.store.write_items(session_id, revision, draft.writes, operation_id)
+            written = self.store.write_items(session_id, revision, draft.writes, operation_id)
         except RevisionConflictError:
             return None
+        if observer is not None and not self.in_batch:
+            observer.committed((), perf_counter() - started)
+        return written
 
     def is_ending(self, status: str) -> bool:
         """Tell whether a session in a status is on its way out, or at its end."""
