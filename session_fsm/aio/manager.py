@@ -17,7 +17,7 @@ from ..session import RecoveryReport, Session
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..table import SESSION_LIFECYCLE
-from .calls import Calls, until_done
+from .calls import GONE_THROUGH, Calls, put_note, until_done
 from .children import Child, RestartLimit, checked_children
 from .house import House
 from .steps import SteppedManager
@@ -142,7 +142,9 @@ class SessionManager(SessionVerbs):
             return
         closing = opened.begin_to_close()
         if await until_done(closing, hurry=opened.hurry):
-            raise asyncio.CancelledError
+            cancelled = asyncio.CancelledError()
+            put_note(cancelled, GONE_THROUGH)
+            raise cancelled
         self._open = None
         closing.result()
 
