@@ -82,7 +82,7 @@ class House(Desk):
         """
         if self._closing.done():
             raise ManagerClosedError()
-        session = await self.calls(begin, undo=self._begun_in_vain)
+        session = await self.calls(begin, undo=self._begun_in_vain, in_vain=self._closing.done)
         session_id = session.session_id
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
@@ -108,7 +108,7 @@ class House(Desk):
         if self._closing.done():
             raise ManagerClosedError()
         adopt = partial(self.inner.adopt, session_id)
-        session = await self.calls(adopt, undo=self._adopted_in_vain)
+        session = await self.calls(adopt, undo=self._adopted_in_vain, in_vain=self._closing.done)
         supervisor = self._supervisor(session_id, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
         async with self._or_ended(supervisor, "its start was cancelled"):
@@ -163,8 +163,8 @@ class House(Desk):
         )
 
     async def _begun_in_vain(self, session: Session) -> None:
-        cause = "its creation was cancelled"
-        await self.calls(partial(self.inner.start_failed, session.session_id, cause))
+        by = "its manager was closed" if self._closing.done() else "its creation was cancelled"
+        await self.calls(partial(self.inner.start_failed, session.session_id, by))
 
     async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
         worker = None if supervisor.shown is None else supervisor
