@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 from ..errors import ManagerClosedError
+from .patience import called
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ class Calls:
         self._open = False
         try:
             if last is not None:
-                await asyncio.get_running_loop().run_in_executor(self._pool, last)
+                await asyncio.get_running_loop().run_in_executor(self._pool, partial(called, last))
         finally:
             self._pool.shutdown()  # no thread has anything to do, so this is no wait
 
@@ -119,7 +120,7 @@ class _Call(Generic[T]):
         """Make the call, if it was not withdrawn; nobody waits for it then."""
         with self._deciding:
             self._begun = not self._withdrawn
-        return self._function() if self._begun else cast(T, None)
+        return called(self._function) if self._begun else cast(T, None)
 
     def withdraw(self) -> bool:
         """Keep the call from being made; returns whether it will not be."""

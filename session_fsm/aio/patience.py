@@ -103,13 +103,25 @@ class Watch:
         self.gone.cancel()
 
 
+def called(function: Callable[[], T]) -> T:
+    """Make a call whose outcome is for a future; errors are its own.
+
+    Raises:
+        RuntimeError: It has raised `StopIteration`, which no future can hold.
+    """
+    try:
+        return function()
+    except StopIteration as fault:
+        raise RuntimeError("what was called raised StopIteration") from fault
+
+
 def _make(
-    function: Callable[[], T], made: asyncio.Future[T], loop: asyncio.AbstractEventLoop
+    function: Callable[[], T], future: asyncio.Future[T], loop: asyncio.AbstractEventLoop
 ) -> None:
     settle: Callable[[], None]
     try:
-        settle = partial(made.set_result, function())
+        settle = partial(future.set_result, called(function))
     except BaseException as fault:  # noqa: BLE001 - it is told to who waits
-        settle = partial(made.set_exception, fault)
+        settle = partial(future.set_exception, fault)
     with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any longer
         loop.call_soon_threadsafe(settle)
