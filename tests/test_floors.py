@@ -88,7 +88,7 @@ ORDER = (
     "aio.process",
     "observing.logs observing.otel",
     "observing",
-    "aio.timing aio.calls aio.steps",
+    "aio.timing aio.calls aio.given aio.steps",
     "aio.nursery aio.children aio.listening aio.sweeping",
     "aio.desk",
     "aio.tasks aio.feeds aio.tables aio.contexts",
