@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
+from ..lookout import in_thread
 from ..processes import LOOK_SECONDS, ProcessHandle
 
 T = TypeVar("T")
@@ -26,18 +26,24 @@ class Patience:
     def __init__(self) -> None:
         self.cancels = 0
 
-    async def made(self, function: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
-        """Make a call that may block, in a thread of its own; whoever cancels waits for it.
+    async def made(
+        self,
+        function: Callable[[], T],
+        hurry: Callable[[], object] | None = None,
+        *,
+        begin: Callable[[Callable[[], None]], object] = in_thread,
+    ) -> T:
+        """Make a call that may block; whoever cancels waits for it.
 
-        Not in the loop's pool of threads: other people's calls may have taken it up for long.
+        Args:
+            function: What is called.
+            hurry: Called when this is cancelled.
+            begin: Has it called. As it is, in a thread of its own, and not in the loop's pool of
+                threads: other people's calls may have taken it up for long.
         """
         loop = asyncio.get_running_loop()
         made: asyncio.Future[T] = loop.create_future()
-        call = partial(_make, function, made, loop)
-        try:
-            threading.Thread(target=call, name="session_fsm worker").start()
-        except RuntimeError:
-            call()  # no more threads can be had: the loop has to wait for this one
+        begin(partial(_make, function, made, loop))
         while not made.done():
             try:
                 await asyncio.wait((made,))
