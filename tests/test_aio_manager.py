@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +352,33 @@ async def test_aio_manager_start_may_return_nothing_or_fail(clock: ManualClock) 
         with pytest.raises(TypeError, match="only one"):
             await manager.create("c", start=nothing, children=[Child("c", waits)])
         assert await manager.find("c") is None
+
+
+STOPS: dict[str, Callable[[SessionManager, Any], Awaitable[object]]] = {
+    "update": lambda manager, stops: manager.update("s", metadata=stops),
+    "batch": lambda manager, stops: manager.batch(stops),
+    "change": lambda manager, stops: manager.context("s").change(stops),
+    "counter": lambda manager, stops: manager.context("s").build_context(
+        counter=stops, max_tokens=9
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", STOPS)
+@in_real_time
+async def test_aio_manager_survives_a_function_that_stops_an_iteration(verb: str) -> None:
+    """A function that raises `StopIteration`, which no future can hold, fails its verb alone."""
+
+    def stops(_: object) -> Any:
+        raise StopIteration("nothing left")
+
+    async with SessionManager() as manager:
+        await manager.create("s")
+        await manager.context("s").add_message("user", "hello")
+        with pytest.raises(RuntimeError) as caught:
+            await asyncio.wait_for(STOPS[verb](manager, stops), 5)
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert (await manager.get("s")).status == "active"
 
 
 # --- tasks ----------------------------------------------------------------------------------

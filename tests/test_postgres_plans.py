@@ -130,7 +130,7 @@ def use(store: PostgresStore, number: int) -> None:
     assert [each.session_id for each in store.abandoned()] == [one]
     assert [each.session_id for each in store.abandoned(one)] == [one]
     [taken] = store.take_over(other, 10, restarting=True)
-    store.give_back(taken, other)
+    store.give_back(taken)
     [taken] = store.take_over(other, 10, restarting=False)
     store.release(one, taken.work, other)
     with store.batch():

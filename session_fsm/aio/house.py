@@ -140,7 +140,8 @@ class House(Desk):
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> Session:
-        session = await self.calls(begin, undo=partial(self._begun_in_vain, note))
+        undo = partial(self._begun_in_vain, note)
+        session = await self.calls(begin, undo=undo, in_vain=self._closing.done)
         session_id = session.session_id
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
@@ -167,7 +168,8 @@ class House(Desk):
             raise ManagerClosedError()
         with noted() as note:
             adopt = partial(self.inner.adopt, session_id)
-            session = await self.calls(adopt, undo=partial(self._adopted_in_vain, note))
+            undo = partial(self._adopted_in_vain, note)
+            session = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
             return await self._run(note, session, manager, children, restarts)
 
     async def _run(
@@ -302,7 +304,7 @@ class House(Desk):
         )
 
     async def _begun_in_vain(self, note: Note, session: Session) -> None:
-        cause = "its creation was cancelled"
+        cause = "its manager was closed" if self._closing.done() else "its creation was cancelled"
         await self.calls(partial(self.inner.start_failed, session.session_id, cause))
         await self._note_end(note, session.session_id)
 

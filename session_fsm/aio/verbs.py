@@ -39,6 +39,7 @@ from .children import Child, RestartLimit
 from .contexts import ContextManager, say
 from .desk import Desk, documented_by
 from .feeds import follow
+from .given import as_json, as_listed
 from .listening import check_hook
 from .tables import SessionTable
 from .tasks import held
@@ -104,7 +105,7 @@ class SessionVerbs(ABC):
             to,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -124,7 +125,7 @@ class SessionVerbs(ABC):
             trigger,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -142,8 +143,8 @@ class SessionVerbs(ABC):
             session_id,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
-            **changes,
+            writes=as_listed(writes),
+            **{name: _change(change) for name, change in changes.items()},
         )
 
     async def begin_task(
@@ -308,7 +309,8 @@ class SessionVerbs(ABC):
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        return await self._desk.do(self._desk.inner.list, status=status, limit=limit, after=after)
+        words = as_listed(status)
+        return await self._desk.do(self._desk.inner.list, status=words, limit=limit, after=after)
 
     async def counts(self) -> dict[str, int]:
         return await self._desk.do(self._desk.inner.counts)
@@ -440,3 +442,7 @@ class SessionVerbs(ABC):
                 return work(inner)
 
         return await self._desk.do(in_batch)
+
+
+def _change(change: Any) -> Any:
+    return change if callable(change) else as_json(change)
