@@ -11,18 +11,21 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
 from linearizability import Call
 from operations import Chooser, Operation, perform
 
 from session_fsm import (
+    FencedError,
     RevisionConflictError,
     SessionExistsError,
     SessionManager,
     SessionNotFoundError,
+    StoreUnavailableError,
     TransitionError,
 )
 
@@ -48,10 +51,19 @@ class Driver:
         seed: What decides its choices; no other caller has the same.
         places: In how many places sessions live.
         now: The clock that all callers share.
+        lives: How many lives places have had so far, as far as that is known.
+        begins: Told of each call before it is made.
     """
 
     def __init__(
-        self, manager: SessionManager, seed: str, places: int, now: Callable[[], int]
+        self,
+        manager: SessionManager,
+        seed: str,
+        places: int,
+        now: Callable[[], int],
+        *,
+        lives: Mapping[str, int] = MappingProxyType({}),
+        begins: Callable[[Call], None] = lambda _: None,
     ) -> None:
         self._manager = manager
         self._now = now
@@ -59,14 +71,19 @@ class Driver:
         names = [f"p{number:03}" for number in range(places)]
         hot = names[:HOT] * max(1, places // HOT)
         self._chooser = Chooser(seed, self._chance, [*names, *hot], reads=READS)
-        self._seen = {name: _Seen() for name in names}
+        self._begins = begins
+        self._seen = {
+            name: _Seen(life=lives[name], status="unknown") if lives.get(name) else _Seen()
+            for name in names
+        }
 
     def call(self) -> Call:
         """Make the next call."""
         operation = self._chooser.next()
         seen = self._seen[operation.session_id]
         operation = self._addressed(operation, seen)
-        begun, error, revision, status = self._now(), None, None, None
+        begun, error, revision, status, is_open = self._now(), None, None, None, False
+        self._begins(Call(operation=operation, begun=begun, ended=begun, open=True))
         try:
             session = perform(self._manager, operation)
             revision, status = session.revision, str(session.status)
@@ -74,6 +91,9 @@ class Driver:
             error, revision = type(lost).__name__, lost.found
         except (TransitionError, SessionExistsError, SessionNotFoundError) as refused:
             error = type(refused).__name__
+        except (FencedError, StoreUnavailableError) as failed:
+            error = type(failed).__name__
+            is_open = getattr(failed, "operation_id", None) is not None
         ended = self._now()
         seen.revision = revision
         if status is not None or error == "SessionExistsError":
@@ -85,6 +105,7 @@ class Driver:
             revision=revision,
             status=status,
             error=error,
+            open=is_open,
         )
 
     def _addressed(self, operation: Operation, seen: _Seen) -> Operation:
