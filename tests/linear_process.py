@@ -22,6 +22,7 @@ from operations import Chooser, Operation, perform
 from session_fsm import (
     FencedError,
     RevisionConflictError,
+    Session,
     SessionExistsError,
     SessionManager,
     SessionNotFoundError,
@@ -41,6 +42,43 @@ class _Seen:
     life: int = 0
     status: str = "terminated"
     revision: int | None = None
+
+
+def recorded(
+    operation: Operation,
+    make: Callable[[], Session],
+    now: Callable[[], int],
+    begins: Callable[[Call], None] = lambda _: None,
+) -> Call:
+    """Make a call, and return what its caller saw; errors that no caller expects are raised.
+
+    Args:
+        operation: What is asked for.
+        make: Asks for it.
+        now: The clock that all callers share.
+        begins: Told of it before it is made.
+    """
+    begun, error, revision, status, is_open = now(), None, None, None, False
+    begins(Call(operation=operation, begun=begun, ended=begun, open=True))
+    try:
+        session = make()
+        revision, status = session.revision, str(session.status)
+    except RevisionConflictError as lost:
+        error, revision = type(lost).__name__, lost.found
+    except (FencedError, StoreUnavailableError) as failed:
+        error = type(failed).__name__
+        is_open = getattr(failed, "operation_id", None) is not None
+    except (TransitionError, SessionExistsError, SessionNotFoundError) as refused:
+        error = type(refused).__name__
+    return Call(
+        operation=operation,
+        begun=begun,
+        ended=now(),
+        revision=revision,
+        status=status,
+        error=error,
+        open=is_open,
+    )
 
 
 class Driver:
@@ -82,31 +120,13 @@ class Driver:
         operation = self._chooser.next()
         seen = self._seen[operation.session_id]
         operation = self._addressed(operation, seen)
-        begun, error, revision, status, is_open = self._now(), None, None, None, False
-        self._begins(Call(operation=operation, begun=begun, ended=begun, open=True))
-        try:
-            session = perform(self._manager, operation)
-            revision, status = session.revision, str(session.status)
-        except RevisionConflictError as lost:
-            error, revision = type(lost).__name__, lost.found
-        except (TransitionError, SessionExistsError, SessionNotFoundError) as refused:
-            error = type(refused).__name__
-        except (FencedError, StoreUnavailableError) as failed:
-            error = type(failed).__name__
-            is_open = getattr(failed, "operation_id", None) is not None
-        ended = self._now()
-        seen.revision = revision
-        if status is not None or error == "SessionExistsError":
-            seen.status = status or "active"
-        return Call(
-            operation=operation,
-            begun=begun,
-            ended=ended,
-            revision=revision,
-            status=status,
-            error=error,
-            open=is_open,
+        call = recorded(
+            operation, lambda: perform(self._manager, operation), self._now, self._begins
         )
+        seen.revision = call.revision
+        if call.status is not None or call.error == "SessionExistsError":
+            seen.status = call.status or "active"
+        return call
 
     def _addressed(self, operation: Operation, seen: _Seen) -> Operation:
         """Let an operation be on the life that a place has now, or begin a new one."""
