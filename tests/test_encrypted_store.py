@@ -402,6 +402,7 @@ def test_encrypted_store_commit_given_twice_is_sealed_once_more(path: Path) -> N
     with closing(SqliteStore(path, keyring=RING)) as store:
         commit = Author(store).draft("a", "activate", metadata=METADATA)
         with closing(SqliteStore(path.with_name("other.db"), keyring=BOTH)) as other:
+            other.enlist(commit.owner_id)
             other.commit(commit)
         store.commit(commit)
         stored = store.load("a")

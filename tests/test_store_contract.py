@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from session_fsm import (
     Clear,
     Delete,
+    FencedError,
     ItemConflictError,
     Put,
     RevisionConflictError,
@@ -205,7 +206,7 @@ def act(authors: dict[str, Author], store: SessionStore, action: tuple[Any, ...]
             case "enlist":
                 store.dismiss(rest[0])  # an owner is enlisted once
                 store.enlist(rest[0])
-    except (TransitionError, RevisionConflictError) as fault:
+    except (TransitionError, RevisionConflictError, FencedError) as fault:
         return type(fault).__name__
     except (ItemConflictError, SessionNotFoundError) as fault:
         return str(fault)
