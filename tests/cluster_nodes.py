@@ -194,7 +194,7 @@ def _begin_at(node: NodeProcess, fault: Fault) -> Callable[[], None]:
         return lambda: node.process.send_signal(signal.SIGCONT)
     proxy = node.proxy
     assert proxy is not None
-    {
+    begin: dict[str, Callable[[], object]] = {
         "close": proxy.close_all,
         "refuse": proxy.refuse,
         "swallow requests": lambda: proxy.swallow("request"),
@@ -205,5 +205,6 @@ def _begin_at(node: NodeProcess, fault: Fault) -> Callable[[], None]:
         "hold all": lambda: proxy.hold(*BOTH),
         "delay": lambda: proxy.delay(fault.seconds / 4),
         "lose answers": lambda: proxy.lose_answers(1 + int(10 * fault.seconds)),
-    }[fault.how]()
+    }
+    begin[fault.how]()
     return proxy.heal
