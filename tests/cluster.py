@@ -1,6 +1,7 @@
 """Four processes on one PostgreSQL server, killed, paused and cut off at random, for a minute.
 
-    python tests/cluster.py [--seconds N] [--nodes N] [--places N] [--seed N] [--lease N] [--fsync]
+    python tests/cluster.py [--seconds N] [--nodes N] [--places N] [--seed N] [--lease N]
+        [--fsync] [--keep PATH]
 
 The server is a real one, which is restarted twice meanwhile; between it and each node there is a
 proxy. What the nodes were told is held against what is stored in the end; see `cluster_check` and
@@ -67,6 +68,7 @@ class Told:
         seed: What decides.
         lease_seconds: How long a node counts as alive without being heard of.
         fsync: Whether the server waits for the disk.
+        keep: Where what the nodes wrote, and the histories, are kept; None: nowhere.
     """
 
     seconds: float = 60.0
@@ -75,6 +77,7 @@ class Told:
     seed: str = "1"
     lease_seconds: float = 3.0
     fsync: bool = False
+    keep: Path | None = None
 
 
 @attrs.define
@@ -166,7 +169,10 @@ def live(
     """
     outcome = Outcome()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nodes-")))
+        if (directory := told.keep) is None:
+            name = stack.enter_context(tempfile.TemporaryDirectory(prefix="nodes-"))
+            directory = Path(name)
+        directory.mkdir(parents=True, exist_ok=True)
         # Made once, before all others come.
         manager = stack.enter_context(SessionManager(url))
         nodes = []
@@ -181,6 +187,7 @@ def live(
             node.start()
             stack.callback(node.kill)
             nodes.append(node)
+        outcome.faults += [fault for node in nodes if (fault := node.hear("open")) is not None]
         misfortune = Misfortune(nodes, server)
         reader = _FeedReader(url)
         stack.callback(reader.finish)
@@ -206,6 +213,8 @@ def live(
         )
         outcome.counts = misfortune.counts
         _compare(outcome, run, nodes, manager, reader.events)
+        if told.keep is not None:
+            _keep(told.keep, run, manager)
     return outcome
 
 
@@ -270,6 +279,16 @@ def _compare(
     outcome.calls = len(account.calls)
     outcome.lines += _lines(account, run, histories, outcome.counts)
     outcome.lines.append(f"checked in {time.monotonic() - begun:.1f} s")
+
+
+def _keep(directory: Path, run: Run, manager: SessionManager) -> None:
+    """Keep what is stored, for whoever looks for what went wrong."""
+    with (directory / "histories.txt").open("w") as file:
+        for session_id in all_ids(manager.store):
+            for event in manager.history(session_id):
+                print(run.at(event), *attrs.astuple(event, recurse=False), file=file)
+    with (directory / "outages.txt").open("w") as file:
+        print(*run.outages, sep="\n", file=file)
 
 
 def _whole_feed(manager: SessionManager) -> list[PositionedEvent]:
@@ -338,6 +357,7 @@ def main() -> None:
     parser.add_argument("--seed", default="1", help="what decides all choices")
     parser.add_argument("--lease", type=float, default=3, help="seconds of a node's lease")
     parser.add_argument("--fsync", action="store_true", help="have the server wait for the disk")
+    parser.add_argument("--keep", type=Path, help="where to keep what was written")
     told = parser.parse_args()
     outcome = run_cluster(
         Told(
@@ -347,6 +367,7 @@ def main() -> None:
             seed=told.seed,
             lease_seconds=told.lease,
             fsync=told.fsync,
+            keep=told.keep,
         )
     )
     fsync = "on" if told.fsync else "off"

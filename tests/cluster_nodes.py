@@ -80,13 +80,9 @@ class NodeProcess:
         self.process.stdin.flush()
 
     def hear(self, expected: str) -> str | None:
-        """Wait for a line; returns what is wrong with it, if something is."""
+        """Wait for a line; returns what is wrong with what comes instead, if it does not."""
         heard: list[str] = []
-        assert self.process.stdout is not None
-        reading = threading.Thread(
-            target=lambda: heard.append(self.process.stdout.readline().strip()),  # type: ignore[union-attr]
-            daemon=True,
-        )
+        reading = threading.Thread(target=self._hear, args=(expected, heard), daemon=True)
         reading.start()
         reading.join(PATIENCE_SECONDS)
         if not heard:
@@ -94,6 +90,13 @@ class NodeProcess:
             reading.join(1)
             return f"node {self.number} hangs, and does not say {expected!r}"
         return None if heard == [expected] else f"node {self.number} said {heard[0]!r}"
+
+    def _hear(self, expected: str, heard: list[str]) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        while line == "open" != expected:  # which each life of a node says, some time
+            line = self.process.stdout.readline().strip()
+        heard.append(line)
 
     def kill(self) -> None:
         """End it at once."""

@@ -156,11 +156,15 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; returns when it has stopped."""
+        """Stop; returns when it has stopped.
+
+        From now on it begins nothing. What it may wait for is the answer to one write, and that is
+        the store's to refuse.
+        """
         self._stopping.set()
+        self._node.book.say("stops", self._name, self.session_id, time.monotonic_ns())
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self._node.book.say("stops", self._name, self.session_id, time.monotonic_ns())
         self._node.stopped(self)
 
     def _run(self) -> None:
@@ -214,6 +218,7 @@ class Node:
         if store is None:
             return
         with closing(store), self.manager:
+            print("open", flush=True)
             jobs = [self._keep_up, self._limit_tasks, self._begin_workers]
             lives = self._lives()
             jobs += [self._caller(number, lives) for number in range(self.options.callers)]
