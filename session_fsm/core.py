@@ -23,6 +23,7 @@ from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
 from .decisions import NO_WORK, Decision, Draft, settle, work_in, work_of
 from .errors import (
+    FencedError,
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
@@ -387,6 +388,9 @@ class Core:
         """Write a commit; if its answer is lost, ask whether it landed."""
         try:
             self.store.commit(commit)
+        except FencedError:
+            self.check_open()  # its owner is dismissed when a manager is closed
+            raise
         except StoreUnavailableError as fault:
             if fault.operation_id is None:
                 raise

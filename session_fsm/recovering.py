@@ -166,11 +166,12 @@ def _without_worker(work: Iterable[Work]) -> Iterator[Work]:
 
 def _left_in(store: SessionStore, taken: Taken) -> _Left:
     """Return what tells what dead owners have left in a session that was taken over."""
-    if taken.holder_id != taken.owner_id:
-        return lambda: taken.work  # nobody else can take it up
 
     def left() -> tuple[Work, ...]:
-        return tuple(work for each in store.abandoned(taken.session_id) for work in each.work)
+        if taken.holder_id == taken.owner_id:
+            return tuple(work for each in store.abandoned(taken.session_id) for work in each.work)
+        held = store.work_of(taken.session_id, taken.holder_id)
+        return tuple(work for work in taken.work if work in held)
 
     return left
 

@@ -247,6 +247,10 @@ class SessionStore(ABC):
         """Return all work in progress in a session, whoever answers for it."""
 
     @abstractmethod
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        """Return the work in progress in a session for which one owner answers."""
+
+    @abstractmethod
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         """Return what dead owners left, by session; of one session, or of all."""
 

@@ -272,6 +272,10 @@ class MemoryStore(SessionStore):
         with self._open():
             return self._work.of(session_id)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        with self._open():
+            return self._work.of(session_id, owner_id)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         with self._open():
             return self._work.abandoned(session_id)
@@ -280,7 +284,7 @@ class MemoryStore(SessionStore):
         with self._open():
             if not self._is_alive(owner_id):
                 raise FencedError(session_id="", owner_id=owner_id)
-            left = self._work.abandoned(None)
+            left = self.abandoned()
             others = [] if restarting else [each for each in left if self._restarts(each)]
             passed_over = {each.session_id for each in others}
             ids = dict.fromkeys(each.session_id for each in left)

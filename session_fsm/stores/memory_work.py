@@ -36,9 +36,12 @@ class MemoryWork:
         self._claims: dict[str, dict[Work, _Claim]] = {}
         self._takings: dict[str, tuple[int, datetime]] = {}
 
-    def of(self, session_id: str) -> tuple[Work, ...]:
-        """Return what is claimed in a session."""
-        return tuple(self._claims.get(session_id, ()))
+    def of(self, session_id: str, owner_id: str | None = None) -> tuple[Work, ...]:
+        """Return what is claimed in a session, by one owner or by all."""
+        claims = self._claims.get(session_id, {})
+        if owner_id is None:
+            return tuple(claims)
+        return tuple(work for work, claim in claims.items() if claim.owner_id == owner_id)
 
     def claim(self, commit: Commit) -> None:
         """Claim and let go as a commit says."""

@@ -191,6 +191,9 @@ class SpanningStore(SessionStore):
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         return self._home(session_id).work_in(session_id)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        return self._home(session_id).work_of(session_id, owner_id)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         return tuple(left for store in self._used() for left in store.abandoned(session_id))
 

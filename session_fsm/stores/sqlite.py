@@ -153,7 +153,7 @@ class SqliteStore(SqliteTables):
         except DeserializationError as fault:
             if (number := newer_format(text)) is not None:
                 raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=" and ".join(map(str, FORMATS))
+                    found=f"{number} of {record}", supported=", ".join(map(str, FORMATS))
                 ) from fault
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
         if state.session_id != session_id:
@@ -320,6 +320,15 @@ class SqliteStore(SqliteTables):
             rows = reader.execute(
                 "SELECT kind, item FROM work WHERE session_id = ? ORDER BY kind, item",
                 (key(session_id),),
+            ).fetchall()
+        return tuple(Work(_KINDS[kind], item) for kind, item in rows)
+
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT kind, item FROM work WHERE session_id = ? AND owner_id = ?"
+                " ORDER BY kind, item",
+                (key(session_id), owner_id),
             ).fetchall()
         return tuple(Work(_KINDS[kind], item) for kind, item in rows)
 

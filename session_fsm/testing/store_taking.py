@@ -19,10 +19,9 @@ MANY = 1000
 
 
 def gives(store: SessionStore, taken: tuple[Taken, ...], owner_id: str) -> bool:
-    """Tell whether a store gives work to whoever takes it; others leave it with the dead."""
-    held = {each.holder_id for each in taken}
-    assert held in ({owner_id}, {each.owner_id for each in taken})
-    return held == {owner_id}
+    """Tell whether a store gives all work to whoever takes it; others leave it with the dead."""
+    assert all(each.holder_id in (owner_id, each.owner_id) for each in taken)
+    return all(each.holder_id == owner_id for each in taken)
 
 
 class TakingRules(StoreRules):
@@ -82,9 +81,11 @@ class TakingRules(StoreRules):
         }
         assert set(store.work_in("a")) == {WORKER, TASK, Work("task", "u")}
         if not gives(store, taken, "heir"):
-            assert {each.attempts for each in taken} == {0}
-            assert store.take_over("heir", MANY, restarting=True) == taken
+            assert all(each.attempts == 0 for each in taken if each.holder_id == each.owner_id)
             return
+        assert set(store.work_of("a", "heir")) == {WORKER, TASK}
+        assert store.work_of("a", "two") == (Work("task", "u"),)
+        assert store.work_of("a", "one") == store.work_of("nowhere", "heir") == ()
         assert store.abandoned() == ()
         assert store.take_over("two", MANY, restarting=True) == ()
         store.release("a", [WORKER], "one")
@@ -177,5 +178,7 @@ class TakingRules(StoreRules):
             return found
 
         taken = [each for some in in_threads(4, take) for each in some]
-        if len({each.holder_id for each in taken}) > 1:
-            assert sorted(each.session_id for each in taken) == ids
+        given = [each.session_id for each in taken if each.holder_id != each.owner_id]
+        assert len(given) == len(set(given))
+        if all(each.holder_id != each.owner_id for each in taken):
+            assert sorted(given) == ids
