@@ -26,7 +26,9 @@ from typing import Any, Final
 import attrs
 from cluster_check import (
     DROPPED,
+    WAKING_SECONDS,
     Account,
+    Claims,
     Histories,
     Run,
     by_itself,
@@ -38,6 +40,7 @@ from cluster_check import (
     overlaps,
     stale_writes,
     taken_from_the_living,
+    wrong_claims,
 )
 from cluster_faults import plan
 from cluster_nodes import Misfortune, NodeProcess, Restartable
@@ -48,6 +51,7 @@ from postgres_proxy import Proxy
 from session_fsm import PositionedEvent, SessionManager, StoreError
 from session_fsm.clock import SYSTEM_CLOCK
 from session_fsm.stores.abc import all_ids
+from session_fsm.stores.records import Work
 
 POLL_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 30.0
@@ -199,6 +203,9 @@ def live(
         )
         misfortune.befall(faults, threading.Event())
         outcome.faults += _settle(nodes, manager)
+        claims = _claims(manager)
+        # Who ends a session just now has ended it when this has passed.
+        threading.Event().wait(WAKING_SECONDS)
         ended = time.monotonic_ns()
         _end(nodes, outcome)
         reader.finish()
@@ -212,7 +219,7 @@ def live(
             ended=ended,
         )
         outcome.counts = misfortune.counts
-        _compare(outcome, run, nodes, manager, reader.events)
+        _compare(outcome, run, nodes, manager, reader.events, claims)
         if told.keep is not None:
             _keep(told.keep, run, manager)
     return outcome
@@ -240,6 +247,31 @@ def _settle(nodes: list[NodeProcess], manager: SessionManager) -> list[str]:
     return [*found, f"left when all was well again for {SETTLE_SECONDS:g} s: {left}"]
 
 
+def _claims(manager: SessionManager) -> list[Claims]:
+    """Return who answers for what in all sessions that live."""
+    found = []
+    store = manager.store
+    for session_id in all_ids(store):
+        begun = time.monotonic_ns()
+        before, work = store.load(session_id), store.work_in(session_id)
+        after = store.load(session_id)
+        assert before is not None
+        assert after is not None
+        if before.state.status in manager.lifecycle.final:
+            continue
+        tasks = before.state.active_tasks if before.revision == after.revision else ()
+        found.append(
+            Claims(
+                session_id=session_id,
+                begun=begun,
+                ended=time.monotonic_ns(),
+                worker=Work("worker") in work,
+                unclaimed=tuple(each for each in tasks if Work("task", each) not in work),
+            )
+        )
+    return found
+
+
 def _end(nodes: list[NodeProcess], outcome: Outcome) -> None:
     for node in nodes:
         node.say()
@@ -252,6 +284,7 @@ def _compare(
     nodes: list[NodeProcess],
     manager: SessionManager,
     fed: list[PositionedEvent],
+    claims: list[Claims],
 ) -> None:
     begun = time.monotonic()
     account = Account()
@@ -269,6 +302,7 @@ def _compare(
     outcome.faults += report.problems
     outcome.faults += check(account.calls, histories, by_itself)
     outcome.faults += overlaps(account.shifts, run)
+    outcome.faults += wrong_claims(claims, account.shifts, run)
     outcome.faults += stale_writes(histories)
     outcome.faults += not_taken(account.shifts, histories, run)
     outcome.faults += taken_from_the_living(account, callers, histories, run)

@@ -249,6 +249,48 @@ def _said(event: SessionEvent) -> str | None:
     return event.reason
 
 
+@attrs.frozen(kw_only=True)
+class Claims:
+    """What was said to be in progress in a session, when all nodes were well again.
+
+    Attributes:
+        session_id: The session.
+        begun: When it was asked, by the clock of all processes.
+        ended: When it was answered.
+        worker: Whether somebody answers for a worker.
+        unclaimed: Active tasks for which nobody answers.
+    """
+
+    session_id: str
+    begun: int
+    ended: int
+    worker: bool
+    unclaimed: tuple[str, ...] = ()
+
+
+def wrong_claims(claims: Iterable[Claims], shifts: Iterable[Shift], run: Run) -> list[str]:
+    """Say which sessions are said to have a worker and have none, or have one that nobody knows."""
+    found = []
+    by_session = _by_session(shifts)
+    changing = int(WAKING_SECONDS * 1e9)
+    for each in claims:
+        mine = by_session.get(each.session_id, [])
+        ran = any(
+            shift.begun <= each.ended and run.end_of(shift) >= each.begun - changing
+            for shift in mine
+        )
+        runs = any(
+            shift.begun <= each.begun - changing and run.end_of(shift) > each.ended + changing
+            for shift in mine
+        )
+        if each.worker and not ran:
+            found.append(f"{each.session_id}: it is said to have a worker, and has none")
+        if runs and not each.worker:
+            found.append(f"{each.session_id}: it has a worker, and nobody answers for it")
+        found += [f"{each.session_id}: nobody answers for {task}" for task in each.unclaimed]
+    return found
+
+
 # --- nothing is left, and nothing is taken from the living --------------------------------------
 
 

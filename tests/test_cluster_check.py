@@ -14,6 +14,7 @@ import pytest
 from cluster_check import (
     DROPPED,
     Account,
+    Claims,
     Run,
     Shift,
     by_itself,
@@ -25,6 +26,7 @@ from cluster_check import (
     overlaps,
     stale_writes,
     taken_from_the_living,
+    wrong_claims,
 )
 from cluster_faults import Outage, good_seconds, plan
 from linearizability import Call
@@ -121,6 +123,12 @@ class Told:
             started={WORKED: (2, "active")},
         )
     )
+    claims: list[Claims] = attrs.field(
+        factory=lambda: [
+            Claims(session_id=WORKED, begun=35 * SECOND, ended=36 * SECOND, worker=True),
+            Claims(session_id=LIMITED, begun=36 * SECOND, ended=37 * SECOND, worker=False),
+        ]
+    )
     fed: list[PositionedEvent] = attrs.field(init=False)
     again: list[PositionedEvent] = attrs.field(init=False)
 
@@ -153,6 +161,7 @@ class Told:
         callers = {call.operation.tag: (0, 0) for call in self.account.calls}
         return [
             *overlaps(self.shifts, run),
+            *wrong_claims(self.claims, self.shifts, run),
             *stale_writes(self.histories),
             *not_taken(self.shifts, self.histories, run),
             *taken_from_the_living(self.account, callers, self.histories, run),
@@ -180,6 +189,21 @@ def wake_and_go_on(told: Told) -> None:
     told.outages[0] = outage("pause", 0, 10, 16)
     told.shifts[0].ended = 20 * SECOND
     told.account.owners[0, 0] = [0, 14 * SECOND]
+
+
+def claim_what_does_not_run(told: Told) -> None:
+    """Have somebody answer for a worker that has stopped long ago."""
+    told.shifts[1].ended = 20 * SECOND
+
+
+def run_what_nobody_claims(told: Told) -> None:
+    """Have a worker for which nobody answers."""
+    told.claims[0] = attrs.evolve(told.claims[0], worker=False)
+
+
+def forget_a_task(told: Told) -> None:
+    """Have a task for which nobody answers, so that nobody will ever drop it."""
+    told.claims[0] = attrs.evolve(told.claims[0], unclaimed=("op:1",))
 
 
 def write_as_of_old(told: Told) -> None:
@@ -280,6 +304,9 @@ def tell_what_came_later_first(told: Told) -> None:
 FAULTS: dict[Callable[[Told], None], str] = {
     run_two_workers: f"{FIRST} ran for 1.000 s beside {SECOND_ONE}",
     wake_and_go_on: f"{FIRST} ran for 5.000 s beside {SECOND_ONE}",
+    claim_what_does_not_run: "said to have a worker, and has none",
+    run_what_nobody_claims: "it has a worker, and nobody answers for it",
+    forget_a_task: "nobody answers for op:1",
     write_as_of_old: f"revision 8 was written by {FIRST}, after {SECOND_ONE} had taken over",
     take_it_late: "after its lease",
     take_it_never: "nobody took over",
