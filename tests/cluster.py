@@ -32,6 +32,7 @@ from cluster_check import (
     Histories,
     Run,
     by_itself,
+    faults_of_fed_nodes,
     feed_faults,
     feed_order_faults,
     lost_sessions,
@@ -309,6 +310,7 @@ def _compare(
     outcome.faults += not_fired(account.calls, histories, run)
     outcome.faults += lost_sessions(account, histories)
     outcome.faults += feed_faults(fed, again, histories)
+    outcome.faults += faults_of_fed_nodes(account.fed, again)
     outcome.faults += feed_order_faults(fed, account.calls)
     outcome.calls = len(account.calls)
     outcome.lines += _lines(account, run, histories, outcome.counts)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -28,6 +29,8 @@ from operations import Operation
 
 from session_fsm import SESSION_LIFECYCLE, PositionedEvent, SessionEvent
 
+Place = tuple[int, str, int]
+"""A position, and the session and revision that stand there."""
 Histories = Mapping[str, Sequence[SessionEvent]]
 
 DROPPED: Final = "dropped: its owner died"
@@ -85,6 +88,8 @@ class Account:
         shifts: All workers.
         started: Revision and status with which a session with a worker was created.
         owners: When a life of a node went on as another owner.
+        fed: What each life of a node read in the feed: from where on, and position, session and
+            revision of each event.
         faults: What must never happen, in words.
         counts: How often nodes wrote what.
         longest: The longest call that was answered, and its nanoseconds.
@@ -94,6 +99,7 @@ class Account:
     shifts: list[Shift] = attrs.field(factory=list)
     started: dict[str, tuple[int, str]] = attrs.field(factory=dict)
     owners: dict[tuple[int, int], list[int]] = attrs.field(factory=lambda: defaultdict(list))
+    fed: dict[tuple[int, int], tuple[int, list[Place]]] = attrs.field(factory=dict)
     faults: list[str] = attrs.field(factory=list)
     counts: Counter[str] = attrs.field(factory=Counter)
     longest: tuple[int, str] = (0, "")
@@ -121,6 +127,10 @@ class Account:
                 shifts[what[0]].ended = what[2]
             elif kind == "owner":
                 self.owners[node, life].append(what[0])
+            elif kind == "feed":
+                _, position, told = what
+                _, read = self.fed.setdefault((node, life), (position, []))
+                read += [(each[0], each[1], each[2]) for each in told]
             elif kind == "broken":
                 self.faults.append(f"node {node}, life {life}: {what[1]}")
         self.calls += begun.values()
@@ -441,6 +451,22 @@ def feed_faults(
         last[each.session_id] = each.revision
     if not found and list(fed) != list(again):
         found.append("the feed tells another story when it is read again")
+    return found
+
+
+def faults_of_fed_nodes(
+    fed: Mapping[tuple[int, int], tuple[int, Sequence[Place]]], again: Sequence[PositionedEvent]
+) -> list[str]:
+    """Say which nodes were not told what came behind the position where they began to read."""
+    whole = [(each.position, each.session_id, each.revision) for each in again]
+    positions = [position for position, _, _ in whole]
+    found = []
+    for (node, life), (after, read) in fed.items():
+        first = bisect_right(positions, after)
+        if list(read) != whole[first : first + len(read)]:
+            expected = zip(read, whole[first:], strict=False)
+            wrong = [(mine, other) for mine, other in expected if mine != other][:1]
+            found.append(f"node {node}, life {life}, read another feed: {wrong}")
     return found
 
 

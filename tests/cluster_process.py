@@ -219,16 +219,17 @@ class Node:
             return
         with closing(store), self.manager:
             print("open", flush=True)
-            jobs = [self._keep_up, self._limit_tasks, self._begin_workers]
+            jobs = [self._keep_up, self._follow, self._limit_tasks, self._begin_workers]
             lives = self._lives()
             jobs += [self._caller(number, lives) for number in range(self.options.callers)]
             threads = [threading.Thread(target=self.guarded(job)) for job in jobs]
             for each in threads:
                 each.start()
-            for each in threads[1:]:
+            for each in threads[2:]:
                 each.join()
             print("rests", flush=True)
-            threads[0].join()
+            for each in threads[:2]:
+                each.join()
 
     def guarded(self, job: Callable[[], None]) -> Callable[[], None]:
         """Return a job whose failure is written down."""
@@ -342,6 +343,20 @@ class Node:
                 self.book.say("kept up", time.monotonic_ns(), *counts)
             for session_id, problem in (*swept.failed, *report.failed):
                 self.book.say("failed", time.monotonic_ns(), session_id, problem)
+
+    def _follow(self) -> None:
+        """Read what happens anywhere, from now on, for as long as it lives."""
+        after: int | None = None
+        while not self._ending.wait(UPKEEP_SECONDS):
+            try:
+                page = self.manager.read_events(after, limit=500)
+            except StoreError as fault:
+                self.book.say("hindered", time.monotonic_ns(), type(fault).__name__, str(fault))
+                continue
+            told = [(each.position, each.session_id, each.revision) for each in page.events]
+            if after is None or told:
+                self.book.say("feed", after, page.position, told)
+            after = page.position
 
     def _limit_tasks(self) -> None:
         """Begin tasks with a time limit, each in a session of its own, and end none."""

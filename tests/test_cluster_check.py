@@ -18,6 +18,7 @@ from cluster_check import (
     Run,
     Shift,
     by_itself,
+    faults_of_fed_nodes,
     feed_faults,
     feed_order_faults,
     lost_sessions,
@@ -142,6 +143,8 @@ class Told:
             for position, each in enumerate(steps, 1)
         ]
         self.again = list(self.fed)
+        places = [(each.position, each.session_id, each.revision) for each in self.fed]
+        self.account.fed = {(0, 0): (0, places[:5]), (1, 0): (4, places[4:])}
 
     def put(self, session_id: str, revision: int, **changes: Any) -> None:
         """Have a step been another one."""
@@ -168,6 +171,7 @@ class Told:
             *not_fired(self.account.calls, self.histories, run),
             *lost_sessions(self.account, self.histories),
             *feed_faults(self.fed, self.again, self.histories),
+            *faults_of_fed_nodes(self.account.fed, self.again),
             *feed_order_faults(self.fed, self.account.calls),
         ]
 
@@ -290,6 +294,16 @@ def tell_another_story_later(told: Told) -> None:
     told.again[-1] = attrs.evolve(told.again[-1], position=100)
 
 
+def skip_an_event_on_a_node(told: Told) -> None:
+    """Leave an event out of what a node is told."""
+    del told.account.fed[1, 0][1][2]
+
+
+def begin_too_late_on_a_node(told: Told) -> None:
+    """Leave out the first event that a node should be told."""
+    del told.account.fed[1, 0][1][0]
+
+
 def tell_what_came_later_first(told: Told) -> None:
     """Put what began when another call had ended before it."""
     places = {(each.session_id, each.revision): at for at, each in enumerate(told.fed)}
@@ -322,6 +336,8 @@ FAULTS: dict[Callable[[Told], None], str] = {
     tell_another_one: "was told as another one",
     tell_the_second_first: "was told after",
     tell_another_story_later: "tells another story",
+    skip_an_event_on_a_node: "node 1, life 0, read another feed",
+    begin_too_late_on_a_node: "node 1, life 0, read another feed",
     tell_what_came_later_first: "stands before",
 }
 
