@@ -40,8 +40,8 @@ TAKEN: Final = frozenset(
 """Reasons of steps with which a node takes over what a dead one left."""
 WAKING_SECONDS: Final = 1.5
 """How long a node that was paused may take to notice that it is counted as dead."""
-SLOW_SECONDS: Final = 4.0
-"""How much later than at once something may be done on a machine that is busy."""
+SLOW_SECONDS: Final = 10.0
+"""How much later than at once something may be done: many sessions are taken over one by one."""
 WARM_SECONDS: Final = 2.5
 """How long a node takes to be well again after what befell it: to start, or to find its way."""
 
@@ -165,7 +165,7 @@ class Run:
         look_seconds: How often a node looks for what is due, and for the dead.
         outages: What befell whom.
         zero: What the clock of all processes showed at the beginning of 1970, in nanoseconds.
-        ended: When all was over, by the clock of all processes.
+        ended: When all was over, by the clock of all processes; from then on nodes end.
     """
 
     nodes: int
@@ -360,7 +360,7 @@ def taken_from_the_living(
         for event in history:
             now = event.changes.get("active_tasks", tasks)
             gone, tasks = [each for each in tasks if each not in now], tuple(now)
-            if event.reason != DROPPED:
+            if event.reason != DROPPED or run.at(event) > run.ended:
                 continue
             for tag in gone:
                 life = callers.get(tag)

@@ -32,6 +32,7 @@ from linearizability import Call
 from operations import Operation, perform
 
 from session_fsm import (
+    ManagerClosedError,
     Session,
     SessionManager,
     SessionStartError,
@@ -265,6 +266,8 @@ class Node:
             call = recorded(operation, do, time.monotonic_ns, self.book.begins)
         except SessionStartError:
             return  # what it did, it did by halves
+        except ManagerClosedError:
+            return  # by a worker that is about to be stopped
         self.book.made(call if whole else attrs.evolve(call, open=True))
 
     # --- its jobs -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -286,9 +286,3 @@ def _reset(side: socket.socket) -> None:
     """Close a connection so that whoever is at its other end is told of an error."""
     side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     side.close()
-
-
-def url_through(proxy: Proxy, *, user: str = "postgres", options: Iterable[str] = ()) -> str:
-    """Return the URL of the server's database `postgres`, as it is reached through a proxy."""
-    query = "&".join(options)
-    return f"postgresql://{user}@127.0.0.1:{proxy.port}/postgres{query and '?' + query}"

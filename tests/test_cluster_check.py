@@ -220,9 +220,9 @@ def write_as_of_old(told: Told) -> None:
 
 def take_it_late(told: Told) -> None:
     """Take the session over long after its lease."""
-    told.shifts[1].begun = 28 * SECOND
+    told.shifts[1].begun = 38 * SECOND
     for revision in (5, 6):
-        told.put(WORKED, revision, at=told.histories[WORKED][0].at + timedelta(seconds=26))
+        told.put(WORKED, revision, at=told.histories[WORKED][0].at + timedelta(seconds=36))
 
 
 def take_it_never(told: Told) -> None:
@@ -243,7 +243,7 @@ def forget_what_is_due(told: Told) -> None:
 
 def fire_it_late(told: Told) -> None:
     """Fire what is due, long after."""
-    told.put(LIMITED, 3, at=told.histories[LIMITED][0].at + timedelta(seconds=7))
+    told.put(LIMITED, 3, at=told.histories[LIMITED][0].at + timedelta(seconds=17))
 
 
 def fire_it_early(told: Told) -> None:
@@ -363,7 +363,7 @@ def test_cluster_check_excuses_when_nobody_was_well() -> None:
     """What is due, and what the dead left, waits while no node is well."""
     told = Told()
     take_it_late(told)
-    told.outages.append(outage("cut", 1, 12, 26))
+    told.outages.append(outage("cut", 1, 12, 36))
     assert not any("lease" in fault for fault in told.faults())
 
 
