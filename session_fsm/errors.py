@@ -384,9 +384,15 @@ class ItemConflictError(StoreError):
 
 @attrs.define(kw_only=True, slots=False, eq=False)
 class FencedError(StoreError):
-    """This writer no longer owns the session; another one has taken over."""
+    """This writer no longer owns the session; another one has taken over, or may.
+
+    Attributes:
+        session_id: The session that was not changed; empty where it was about none.
+        owner_id: In whose name it was tried; None if in nobody's.
+    """
 
     session_id: str
+    owner_id: str | None = None
 
     def __str__(self) -> str:
         return f"session {self.session_id!r} has been taken over by another owner"

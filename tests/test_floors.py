@@ -58,7 +58,7 @@ ORDER = (
     "stores.records",
     "stores.abc stores.memory_indexes stores.memory_items stores.memory_lives",
     "stores.memory_work stores.sqlite_feed stores.sqlite_keys",
-    "stores.memory stores.owners stores.sqlite_file stores.sqlite_queue stores.sqlite_schema",
+    "stores.memory stores.owners stores.sqlite_file stores.commit_queue stores.sqlite_schema",
     "stores.sqlite_items",
     "stores.sqlite_commit stores.sqlite_traffic stores.sqlite_writer",
     "stores.sqlite_connection stores.sqlite_upgrade",

@@ -199,6 +199,24 @@ class Abandoned:
 
 
 @attrs.frozen
+class Taken:
+    """Work of a dead owner in one session, which another one has made its own.
+
+    Attributes:
+        session_id: The session.
+        owner_id: The dead owner.
+        work: What it left.
+        attempts: How often work of the session was taken over lately, this time included; 0 where
+            that is not counted.
+    """
+
+    session_id: str
+    owner_id: str
+    work: tuple[Work, ...]
+    attempts: int
+
+
+@attrs.frozen
 class Fed:
     """What the feed of a store tells, as of one moment.
 
