@@ -64,7 +64,8 @@ def measure(
         runner = held.enter_context(asyncio.Runner())
         for subject in subjects:
             try:
-                made = held.enter_context(opened(partial(subject, directory), ids, runner))
+                make = partial(subject, directory)  # type: ignore[call-arg]  # each takes one
+                made = held.enter_context(opened(make, ids, runner))
             except Exception as fault:  # noqa: BLE001 - whatever keeps a peer from being measured
                 missing[subject.name] = f"{type(fault).__name__}: {fault}"
                 continue

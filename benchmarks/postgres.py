@@ -23,10 +23,7 @@ from .measuring import (
     durable_fsync_seconds,
     fsync_seconds,
     machine_lines,
-    percentile,
     show,
-    table,
-    told_seconds,
 )
 from .postgres_floor import PostgresFloor, PostgresFloorAtOnce, PostgresFloorUnsynced
 from .postgres_processes import Kind, Shape, Together, measure
@@ -38,6 +35,7 @@ from .postgres_subjects import (
     PostgresLangGraphUnlocked,
     PostgresOurs,
 )
+from .postgres_told import about_lines, shape_lines
 from .targets import Verdict, verdict_lines
 
 KINDS: Final[Sequence[Kind]] = (
@@ -54,37 +52,6 @@ MANY: Final = 64
 """The callers with which the peers are to be left behind."""
 PEERS: Final = (PostgresLangGraph.name, PostgresLangGraphAwaited.name, PostgresAdk.name)
 """As their users call them; the others are measured too, and held to nothing."""
-
-ABOUT: Final = (
-    "All subjects are connected to one server, each with tables of its own in one database, and take"
-    " turns of the same length; every other round goes backwards, and a ratio is the median of the"
-    " ratios of the rounds. Each subject lives in processes of its own, with the callers divided"
-    " among them, and each caller moves a session of its own. A move is one change of one session,"
-    " on disk when the call returns: `fsync`, `synchronous_commit` and `full_page_writes` are read"
-    " back through each subject's own connections. The latencies are what one caller waits.",
-    "",
-    "- **session_fsm**: `manager.fire` of a manager for each process, threads as callers, its own"
-    " connections. It decides on the machine, and commits the state, an event with a chained digest,"
-    " JSON documents beside both, and what its indexes and triggers ask for, on condition of the"
-    " revision and of the owner's lease; the commits of callers that wait go together.",
-    "- **floor: bare psycopg**: one transaction written by hand on psycopg's own pool, with one"
-    " connection for each thread: BEGIN, an UPDATE of a row with the same bytes of state where its"
-    " revision is the expected one, an INSERT of the same bytes of event and their digest, COMMIT,"
-    " each a round trip. Two tables with their primary keys, no trigger, no other index, no JSONB;"
-    " statements prepared by psycopg itself. It decides nothing.",
-    "- **floor, one statement**: the same as one statement (the INSERT selects from the UPDATE),"
-    " which is its own transaction: one round trip, the least that can be asked of a server.",
-    "- **floor, synchronous_commit=off**: that, acknowledged before it is on disk; what would be"
-    " left if the disk cost nothing.",
-    "- **langgraph**: `put` of a checkpoint whose channels are the fields of the same state, with"
-    " new versions for those that change, as a graph does at each step; over a pool with one"
-    " connection for each caller, made as its manual shows it. Its savers hold a lock of their own"
-    " around each call, so that a pool gives them no more than one connection does; the row without"
-    " that lock shows what is behind it.",
-    "- **google-adk**: `DatabaseSessionService.append_event` with a change of the session's state;"
-    " `pool_size` is the number of callers, all else its default. It needs an asynchronous driver:"
-    " asyncpg is the one that it names, psycopg works too.",
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -128,11 +95,13 @@ def in_shapes(url: str, extent: Extent, kinds: Sequence[Kind]) -> Iterator[Toget
 
 
 def verdicts(found: Sequence[Together]) -> Iterator[Verdict]:
-    """Yield the targets, each with what was found; one caller's are the floor's, many's are peers'."""
+    """Yield the targets: of one caller beside the floor, of many beside the peers."""
     for together in found:
         if together.shape == ALONE:
-            held = [("the floor's rate", PostgresFloor.name, 0.6),
-                    ("the rate of the floor in one statement", PostgresFloorAtOnce.name, 0.6)]  # fmt: skip
+            held = [
+                ("the floor's rate", PostgresFloor.name, 0.6),
+                ("the rate of the floor in one statement", PostgresFloorAtOnce.name, 0.6),
+            ]
         elif together.shape.callers == MANY:
             held = [(f"the rate of {name}", name, 5.0) for name in PEERS]
         else:
@@ -141,31 +110,6 @@ def verdicts(found: Sequence[Together]) -> Iterator[Verdict]:
             ratio = together.ratio(PostgresOurs.name, name)
             why_not = together.missing.get(name) or together.missing.get(PostgresOurs.name, "")
             yield Verdict(f"{together.shape}, of {whose}", ratio, least, why_not=why_not)
-
-
-def shape_lines(found: Together) -> Iterator[str]:
-    """Yield what was found in one shape as a table."""
-    ours = found.records.get(PostgresOurs.name)
-    rows = []
-    for name, record in found.records.items():
-        latencies = [each for turn in record.turns for each in turn.latencies]
-        rows.append((
-            name,
-            found.settings[name],
-            f"{record.rate:,.0f}",
-            told_seconds(percentile(latencies, 0.5)),
-            told_seconds(percentile(latencies, 0.95)),
-            told_seconds(percentile(latencies, 0.99)),
-            f"{record.failures:,}",
-            "" if ours is None or record is ours else f"{ours.ratio_to(record):.2f} ×",
-        ))  # fmt: skip
-    head = ("", ", ".join(postgres_server.DURABLE), "moves/s", "median", "p95", "p99", "failed",
-            "ours: rate")  # fmt: skip
-    yield from table(head, rows)
-    if found.missing:
-        yield ""
-        for name, reason in found.missing.items():
-            yield f"- Not measured: {name} ({reason})"
 
 
 def lines(
@@ -196,19 +140,18 @@ def lines(
     yield ""
     yield "## What is measured"
     yield ""
-    yield from ABOUT
+    yield from about_lines()
     for together in found:
         many = together.shape.callers > 1
         rounds = extent.rounds_of_many if many else extent.rounds
         seconds = extent.seconds * 5 if many else extent.seconds
-        yield ""
         yield f"## {together.shape}"
         yield ""
         yield f"Medians of {rounds} turns of {seconds:g} s."
         yield ""
         yield from shape_lines(together)
-    if grown:
         yield ""
+    if grown:
         yield from postgres_scale.lines(grown, extent.rounds_of_growth)
 
 

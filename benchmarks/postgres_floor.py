@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import orjson
 import psycopg
@@ -97,28 +97,10 @@ class Row:
         self.fire(BACK_AND_FORTH[self.state["status"]])
 
 
-def in_statements(connection: psycopg.Connection[Any], step: Step) -> bool:
-    """Write a step as anyone would: two statements, within the transaction of the pool's block."""
-    session_id = step.state["session_id"]
-    changed = (step.revision, step.state["status"], step.stored, session_id, step.revision - 1)
-    if connection.execute(_UPDATE, changed).rowcount != 1:
-        return False
-    connection.execute(_INSERT, (session_id, step.revision, step.body, step.digest))
-    return True
-
-
-def in_one_statement(connection: psycopg.Connection[Any], step: Step) -> bool:
-    """Write a step in one statement, which is a transaction of its own: one round trip."""
-    session_id, status = step.state["session_id"], step.state["status"]
-    changed = (step.revision, status, step.stored, session_id, step.revision - 1)
-    return connection.execute(_BOTH, (*changed, step.body, step.digest)).rowcount == 1
-
-
 class PostgresFloor(Blocking):
     """BEGIN, UPDATE, INSERT, COMMIT: four round trips, as the manual of psycopg shows it."""
 
     name = "floor: bare psycopg"
-    write: ClassVar[Callable[[psycopg.Connection[Any], Step], bool]] = staticmethod(in_statements)
     autocommit = False
     synchronous_commit = "on"
 
@@ -142,13 +124,23 @@ class PostgresFloor(Blocking):
         with self.pool.connection() as connection:
             return ", ".join(told(connection, *DURABLE).values())
 
+    @staticmethod
+    def write(connection: psycopg.Connection[Any], step: Step) -> bool:
+        """Write a step, within the transaction of the pool's block."""
+        session_id = step.state["session_id"]
+        changed = (step.revision, step.state["status"], step.stored, session_id, step.revision - 1)
+        if connection.execute(_UPDATE, changed).rowcount != 1:
+            return False
+        connection.execute(_INSERT, (session_id, step.revision, step.body, step.digest))
+        return True
+
     def mover(self, session_id: str) -> Move:
         """Begin where one of our sessions is after its creation."""
         with SessionManager() as manager:
             state = serialize(manager.create(session_id).state)
             last = manager.history(session_id)[-1]
-        kept = {"revision": last.revision, "digest": last.digest}
-        return Row(self.pool, type(self).write, state, **kept).there_and_back  # type: ignore[arg-type]
+        row = Row(self.pool, self.write, state, revision=last.revision, digest=last.digest)
+        return row.there_and_back
 
     def close(self) -> None:
         """Close the pool."""
@@ -159,8 +151,14 @@ class PostgresFloorAtOnce(PostgresFloor):
     """UPDATE and INSERT in one statement, which commits itself: one round trip."""
 
     name = "floor: bare psycopg, one statement"
-    write = staticmethod(in_one_statement)
     autocommit = True
+
+    @staticmethod
+    def write(connection: psycopg.Connection[Any], step: Step) -> bool:
+        """Write a step; the connection is in autocommit mode."""
+        session_id, status = step.state["session_id"], step.state["status"]
+        changed = (step.revision, status, step.stored, session_id, step.revision - 1)
+        return connection.execute(_BOTH, (*changed, step.body, step.digest)).rowcount == 1
 
 
 class PostgresFloorUnsynced(PostgresFloorAtOnce):

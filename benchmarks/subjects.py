@@ -1,7 +1,7 @@
 """Who is measured: each stores one change of a session durably, in the way that it has for it.
 
-A subject tells how durable it is as the database itself reports it, and gives each caller what makes
-one move after the other in that caller's own session.
+A subject tells how durable it is as the database itself reports it, and gives each caller what
+makes one move after the other in that caller's own session.
 """
 
 from __future__ import annotations
