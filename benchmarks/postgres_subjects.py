@@ -11,7 +11,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -80,14 +80,23 @@ class Checkpoints:
 
     The channels are the fields of a state. A step gives those that it changed a new version, and
     tells the saver of these alone, so that it stores the others no second time.
+
+    Args:
+        session_id: The id of the thread.
+        version_after: Gives the version of a channel that follows another one.
+        empty: Makes a checkpoint of nothing, with an id and an instant of its own.
     """
 
     CHANGED = ("status", "status_since", "updated_at")
 
-    def __init__(self, session_id: str, version_after: Callable[[Any, Any], Any]) -> None:
-        base = importlib.import_module("langgraph.checkpoint.base")
-        self._empty: Callable[[], dict[str, Any]] = base.empty_checkpoint
+    def __init__(
+        self,
+        session_id: str,
+        version_after: Callable[[Any, Any], Any],
+        empty: Callable[[], Mapping[str, Any]],
+    ) -> None:
         self._version_after = version_after
+        self._empty = empty
         self._values = serialize(SessionState.new(session_id))
         self._versions: dict[str, Any] = {}
         self.step = 0
@@ -113,6 +122,13 @@ def _langgraph_options() -> Mapping[str, Any]:
     return {"autocommit": True, "prepare_threshold": 0, "row_factory": rows.dict_row}
 
 
+_ASKED: Final = "SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in DURABLE)
+
+
+def _settings_of_rows(row: Mapping[str, str]) -> str:
+    return ", ".join(row.values())
+
+
 class PostgresLangGraph(Blocking):
     """`PostgresSaver.put` over a pool; the saver itself lets one caller in at a time."""
 
@@ -120,6 +136,7 @@ class PostgresLangGraph(Blocking):
 
     def __init__(self, url: str, callers: int) -> None:
         module = importlib.import_module("langgraph.checkpoint.postgres")
+        self._empty = importlib.import_module("langgraph.checkpoint.base").empty_checkpoint
         pools = importlib.import_module("psycopg_pool")
         self._pool: Any = pools.ConnectionPool(
             url, min_size=callers, max_size=callers, open=True, kwargs=_langgraph_options()
@@ -135,7 +152,7 @@ class PostgresLangGraph(Blocking):
 
     def mover(self, session_id: str) -> Move:
         """Keep the wire form of a state as the values of the channels of a thread."""
-        checkpoints = Checkpoints(session_id, self._saver.get_next_version)
+        checkpoints = Checkpoints(session_id, self._saver.get_next_version, self._empty)
 
         def move() -> None:
             checkpoints.place = self._saver.put(*checkpoints.next())
@@ -147,13 +164,6 @@ class PostgresLangGraph(Blocking):
         self._pool.close()
 
 
-_ASKED = "SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in DURABLE)
-
-
-def _settings_of_rows(row: Mapping[str, str]) -> str:
-    return ", ".join(row.values())
-
-
 class PostgresLangGraphAwaited(Awaiting):
     """`AsyncPostgresSaver.aput` over a pool; the saver itself lets one caller in at a time."""
 
@@ -162,6 +172,7 @@ class PostgresLangGraphAwaited(Awaiting):
 
     def __init__(self, url: str, callers: int) -> None:
         self._module = importlib.import_module("langgraph.checkpoint.postgres.aio")
+        self._empty = importlib.import_module("langgraph.checkpoint.base").empty_checkpoint
         self._pools = importlib.import_module("psycopg_pool")
         self._url, self._callers = url, callers
         self._settings = ""
@@ -187,7 +198,7 @@ class PostgresLangGraphAwaited(Awaiting):
 
     async def mover(self, session_id: str) -> AsyncMove:
         """Keep the wire form of a state as the values of the channels of a thread."""
-        checkpoints = Checkpoints(session_id, self._saver.get_next_version)
+        checkpoints = Checkpoints(session_id, self._saver.get_next_version, self._empty)
 
         async def move() -> None:
             checkpoints.place = await self._saver.aput(*checkpoints.next())
