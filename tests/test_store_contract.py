@@ -24,7 +24,7 @@ from session_fsm import (
     TransitionError,
     testing,
 )
-from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
+from session_fsm.stores import MemoryStore, PostgresStore, SessionStore, SqliteStore
 from session_fsm.stores.records import Work
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import StoreContract
@@ -47,6 +47,13 @@ class TestSqliteStore(StoreContract):
         store = SqliteStore(tmp_path / "sessions.db")
         yield store
         store.close()
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture
+    def store(self, postgres_store: PostgresStore) -> SessionStore:
+        """A new store in a new schema of a real server."""
+        return postgres_store
 
 
 class _WholeStore(MemoryStore):

@@ -30,11 +30,10 @@ OWNING: Final = ("start", "worker")
 """Kinds of work of which a session has one at a time; whoever has it owns the session."""
 
 _LIVES: Final = (
-    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text"
-    " AND expires_at > clock_timestamp())"
+    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
 )
 _CREATE: Final = (
-    "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"
+    "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"  # noqa: S608
     " digest, recovery, lifecycle, session_id, revision, owner_id, token)"
     " SELECT %s::text, %s::timestamptz, %s::timestamptz, %s::bytea, %s::text, %s::text, %s::text,"
     " %s::text, %s::bigint, {owner} WHERE COALESCE((SELECT revision FROM {s}.session_event"
@@ -88,8 +87,9 @@ _LETS_GO: Final = (
     " THEN owner_id END"
 )
 _REASON: Final = (
-    "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"
-    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), " + _LIVES
+    "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"  # noqa: S608
+    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), "
+    + _LIVES
     + " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %s::text"
 )
 _LANDED: Final = (
@@ -271,10 +271,10 @@ class PreparedCommit:
         if self.before is not None:
             self.before(link)
         for statement in self.statements:
-            row = link.execute(*statement).fetchone()
+            row: tuple[Any, ...] | None = link.execute(*statement).fetchone()
             if row is None:
                 raise self.reason(link) or GoneError
-        self.note(row)
+            self.note(row)
 
     def reason(self, link: Connection) -> Exception | None:
         """Return why it did nothing; None if whatever it was is gone."""

@@ -1,4 +1,4 @@
-"""What a store does on its connections: read, write in a transaction, and batch, in spite of faults.
+"""What a store does on its connections: read, write, and batch, in spite of faults.
 
 A connection is lost when the server restarts, a network is cut, or nothing is heard for too long.
 What only reads is done again. What writes is done again as long as its COMMIT was not sent; once it
@@ -21,7 +21,7 @@ from ..errors import StoreUnavailableError
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import MAX_CONNECTIONS, BorrowedLinks, Connection, OwnLinks, Source
 from .postgres_sql import DEFAULT_SCHEMA, Sql
-from .postgres_url import Target, target_of
+from .postgres_url import target_of, target_of_pool
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
@@ -70,6 +70,7 @@ class Connections:
             the server has for the role. A pool's connections have their owner's.
         retry_seconds: For how long a lost server is tried again.
         max_connections: Most connections at once.
+        silence_seconds: For how long the server may say nothing, besides the time of a statement.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -90,6 +91,7 @@ class Connections:
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
@@ -101,11 +103,11 @@ class Connections:
             silence = (
                 None
                 if statement_timeout_seconds is None
-                else statement_timeout_seconds + SILENCE_SECONDS
+                else statement_timeout_seconds + silence_seconds
             )
             self.source = OwnLinks(self.target, silence_seconds=silence, limit=max_connections)
         else:
-            self.target = target_of(where.conninfo, schema=schema)
+            self.target = target_of_pool(where, schema=schema)
             self.source = BorrowedLinks(where)
         self.url = self.target.url
         self.sql = Sql(self.target.schema or DEFAULT_SCHEMA)
@@ -170,17 +172,23 @@ class Connections:
                 return work(link)
             except psycopg.Error as fault:
                 if is_lost(fault, link):
-                    raise _LostError(fault) from fault
+                    raise LostError(fault) from fault
                 raise
 
     def write(
-        self, work: Callable[[Connection], T], *, operation_id: str | None = None
+        self,
+        work: Callable[[Connection], T],
+        *,
+        operation_id: str | None = None,
+        landed: Callable[[Connection], bool] | None = None,
     ) -> T:
         """Do what writes, in one transaction; inside a batch, in a part of its transaction.
 
         Args:
             work: Called inside a transaction; it may be called again, after that was undone.
             operation_id: What tells later whether it was written, if anything does.
+            landed: Asked where the answer to a COMMIT was lost: if not, it is done again. None:
+                nobody can tell.
 
         Raises:
             StoreUnavailableError: The server can't be reached, or has refused; with an operation
@@ -190,35 +198,61 @@ class Connections:
         self.check_open()
         if self.in_batch:
             return self._inside(lambda link: in_savepoint(link, work))
-        return self._again(lambda: self._transact(work, operation_id))
+        open_ends: list[T] = []
 
-    def _transact(self, work: Callable[[Connection], T], operation_id: str | None) -> T:
-        with self.link() as link:
-            try:
-                link.execute("BEGIN")
-                result = work(link)
-            except psycopg.Error as fault:
-                lost = is_lost(fault, link)
-                undo(link)
-                if lost:
-                    raise _LostError(fault) from fault
-                raise
-            except BaseException:
-                undo(link)
-                raise
-            self._end(link, operation_id)
-            return result
+        def attempt() -> T:
+            with self.link() as link:
+                if open_ends and landed is not None:
+                    if self._asked(link, landed):
+                        return open_ends[0]
+                    open_ends.clear()
+                result = self._worked(link, work)
+                try:
+                    self._end(link)
+                except psycopg.Error as fault:
+                    if not is_lost(fault, link):
+                        raise
+                    open_ends.append(result)
+                    if landed is None:
+                        raise told(fault, self.target, operation_id or NO_ID) from fault
+                    raise LostError(fault) from fault
+                return result
 
-    def _end(self, link: Connection, operation_id: str | None) -> None:
+        try:
+            return self._again(attempt)
+        except StoreUnavailableError as fault:
+            if open_ends:
+                fault.operation_id = operation_id or NO_ID
+            raise
+
+    def _asked(self, link: Connection, landed: Callable[[Connection], bool]) -> bool:
+        try:
+            return landed(link)
+        except psycopg.Error as fault:
+            if is_lost(fault, link):
+                raise LostError(fault) from fault
+            raise
+
+    def _worked(self, link: Connection, work: Callable[[Connection], T]) -> T:
+        try:
+            link.execute("BEGIN")
+            return work(link)
+        except psycopg.Error as fault:
+            lost = is_lost(fault, link)
+            undo(link)
+            if lost:
+                raise LostError(fault) from fault
+            raise
+        except BaseException:
+            undo(link)
+            raise
+
+    def _end(self, link: Connection) -> None:
         try:
             said = link.execute("COMMIT").statusmessage
-        except psycopg.Error as fault:
-            if may_go_again(fault):
-                raise
-            if not is_lost(fault, link):
-                undo(link)
-                raise
-            raise told(fault, self.target, operation_id or NO_ID) from fault
+        except psycopg.Error:
+            undo(link)
+            raise
         if said != "COMMIT":
             raise StoreUnavailableError(problem=f"{self.url}: the transaction was undone ({said})")
 
@@ -227,7 +261,7 @@ class Connections:
         while True:
             try:
                 return attempt()
-            except _LostError as lost:
+            except LostError as lost:
                 fault: psycopg.Error = lost.fault
                 self.source.forget_idle()
             except ConnectError as missing:
@@ -271,9 +305,10 @@ class Connections:
             finally:
                 self._batch = None
             try:
-                self._end(link, None)
+                self._end(link)
             except psycopg.Error as fault:
-                raise told(fault, self.target) from fault
+                unknown = NO_ID if is_lost(fault, link) else None
+                raise told(fault, self.target, unknown) from fault
 
     def _begun(self, held: contextlib.ExitStack) -> Connection:
         with contextlib.ExitStack() as tried:
@@ -282,7 +317,7 @@ class Connections:
                 link.execute("BEGIN")
             except psycopg.Error as fault:
                 if is_lost(fault, link):
-                    raise _LostError(fault) from fault
+                    raise LostError(fault) from fault
                 raise
             held.push(tried.pop_all())
             return link
@@ -309,12 +344,17 @@ class Connections:
             self.source.close()
 
 
-class _LostError(Exception):
+class LostError(Exception):
     """A connection was lost before anything was written for good."""
 
     def __init__(self, fault: psycopg.Error) -> None:
         super().__init__()
         self.fault = fault
+
+
+def never(_: Connection) -> bool:
+    """Return False: what may be done twice is done again where an answer was lost."""
+    return False
 
 
 def undo(link: Connection) -> None:

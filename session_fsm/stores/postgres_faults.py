@@ -54,9 +54,7 @@ def has_no_right(fault: BaseException | None) -> bool:
     return isinstance(fault, psycopg.Error) and fault.sqlstate in _NO_RIGHT
 
 
-def told(
-    fault: Exception, target: Target, operation_id: str | None = None
-) -> SessionFsmError:
+def told(fault: Exception, target: Target, operation_id: str | None = None) -> SessionFsmError:
     """Return what an error of the database means to a user of the store."""
     state = getattr(fault, "sqlstate", None)
     words = getattr(getattr(fault, "diag", None), "message_primary", None) or str(fault)

@@ -157,9 +157,7 @@ class Leases:
 
     def _remove(self, owner_ids: list[str]) -> bool:
         try:
-            self._beats.outside_batch(
-                lambda link: link.execute(self._sql(_DISMISS), [owner_ids])
-            )
+            self._beats.outside_batch(lambda link: link.execute(self._sql(_DISMISS), [owner_ids]))
         except StoreError as fault:
             logger.warning("owners die when their leases end, nobody could say so: %s", fault)
             return False

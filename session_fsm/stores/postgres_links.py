@@ -1,4 +1,4 @@
-"""Single connections to a PostgreSQL server: who has which, and for how long one waits for an answer.
+"""Single connections to a PostgreSQL server: who has which, and how long one waits on it.
 
 A store has connections of its own, made as they are needed, or borrows each from a pool that is
 somebody else's, and gives it back as it came.

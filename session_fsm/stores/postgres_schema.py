@@ -24,7 +24,7 @@ SCHEMA_VERSION: Final = 1
 APPLICATION: Final = "session_fsm"
 """Stands in the schema, so that nobody else's is taken for ours."""
 
-_OTHERS_WERE_FIRST: Final = (
+OTHERS_WERE_FIRST: Final = (
     errors.UniqueViolation,
     errors.DuplicateSchema,
     errors.DuplicateTable,
@@ -33,7 +33,8 @@ _OTHERS_WERE_FIRST: Final = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
 )
-_MOST_LOOKS: Final = 20
+"""What is met by those who make something at the same time as somebody else."""
+MOST_LOOKS: Final = 20
 _ABSENT: Final = (errors.UndefinedTable, errors.InvalidSchemaName)
 _OTHER_NAME: Final = "use another name for the changed one"
 
@@ -52,7 +53,7 @@ def prepare(connection: Connection[Any], sql: Sql, lifecycle: Lifecycle) -> None
         StoreUnavailableError: The database has another encoding than UTF8, or it lacks the schema
             or the lifecycle, and this role may not make it.
     """
-    for _ in range(_MOST_LOOKS):
+    for _ in range(MOST_LOOKS):
         try:
             if version_of(connection, sql) is None:
                 create(connection, sql, lifecycle)
@@ -61,7 +62,7 @@ def prepare(connection: Connection[Any], sql: Sql, lifecycle: Lifecycle) -> None
                 with connection.transaction():
                     register(connection, sql, lifecycle)
             break
-        except _OTHERS_WERE_FIRST:
+        except OTHERS_WERE_FIRST:
             continue
         except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as fault:
             problem = f"{_what_is_absent(connection, sql, lifecycle)}, and may not be made here"

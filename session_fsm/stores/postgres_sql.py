@@ -38,7 +38,8 @@ class Sql:
 
     def __call__(self, text: str) -> bytes:
         """Return a statement, with the schema in the place of each `{s}`."""
-        return self._formatted(text)
+        formatted: bytes = self._formatted(text)
+        return formatted
 
 
 def _problem_of(schema: str) -> str:
@@ -51,3 +52,16 @@ def _problem_of(schema: str) -> str:
     if schema.startswith("pg_") or schema == "information_schema":
         return "it is the database's own"
     return ""
+
+
+def known(text: str) -> str:
+    """Return an id as it is looked up; what can't be stored as text equals no id that is stored."""
+    if "\0" in text:
+        return ""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return ""
+    return text

@@ -1,4 +1,4 @@
-"""What dead owners left in a PostgreSQL store, and who makes it its own: each piece exactly once."""
+"""What dead owners left in a PostgreSQL store, and who makes it its own: each piece once."""
 
 from __future__ import annotations
 
@@ -188,6 +188,15 @@ class TakeOver:
             rows = link.execute(self._sql(_PICK), {**told, "limit": limit})
             ids.update(dict.fromkeys(_names(rows)))
         return list(ids)[:limit]
+
+    def has_landed(self, link: Connection, taken: tuple[Taken, ...]) -> bool:
+        """Tell whether what `make` returned was taken for good; asked where an answer was lost."""
+        ids = sorted({each.session_id for each in taken})
+        work = _by_session(link.execute(self._sql(_WORK), (ids, [self._owner_id])))
+        have = {(session_id, each) for (session_id, _), some in work for each in some}
+        return bool(taken) and all(
+            (each.session_id, work) in have for each in taken for work in each.work
+        )
 
     def undo(self, link: Connection, taken: Taken) -> None:
         """Give what was taken back to the dead owner, in a transaction."""

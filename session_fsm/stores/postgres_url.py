@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import attrs
@@ -10,6 +10,9 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .postgres_sql import DEFAULT_SCHEMA
+
+if TYPE_CHECKING:
+    from psycopg_pool import ConnectionPool
 
 HIDDEN: Final = "***"
 _SECRETS: Final = ("password", "sslpassword")
@@ -83,7 +86,21 @@ def target_of(
     return Target(conninfo=conninfo, schema=schema, url=shown, secrets=secrets)
 
 
+def target_of_pool(pool: ConnectionPool[Any], *, schema: str | None = None) -> Target:
+    """Return where the connections of a pool lead, as far as it says so."""
+    told = pool.conninfo if isinstance(pool.conninfo, str) else ""
+    more = pool.kwargs if isinstance(pool.kwargs, dict) else {}
+    try:
+        target = target_of(told, schema=schema)
+    except ValueError:
+        target = target_of("", schema=schema)
+    secrets = tuple(str(more[name]) for name in _SECRETS if more.get(name))
+    return attrs.evolve(target, secrets=(*target.secrets, *secrets))
+
+
 def _without_schema(url: str) -> tuple[str, str | None]:
+    if "://" not in url:
+        return url, None  # words with spaces between them, as libpq takes them too
     base, mark, query = url.partition("?")
     parts = query.split("&") if mark else []
     kept = [part for part in parts if not part.startswith(_SCHEMA)]

@@ -49,9 +49,7 @@ class Writer:
     Threads: safe.
     """
 
-    def __init__(
-        self, connections: Connections, noted: Callable[[PreparedCommit], None]
-    ) -> None:
+    def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
         self._connections = connections
         self._noted = noted
         self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
@@ -72,7 +70,7 @@ class Writer:
         elif change.before is not None:
             if connections.is_batching:
                 with self._queue.alone():
-                    pass  # its transaction might wait for the batch's, in the server, until too late
+                    pass  # its transaction might wait for the batch's in the server, too long
             self._make_alone(change, may_have_landed=False)
         else:
             try:
@@ -101,11 +99,9 @@ class Writer:
 
     def _write(self, entries: Sequence[Entry[PreparedCommit]]) -> None:
         changes = [entry.item for entry in entries if entry.item is not None]
-        sent = False
+        link: Connection | None = None
         try:
-            self._connections.check_open()
             with self._connections.link() as link:
-                sent = True
                 rows = _sent_together(link, changes)
                 for entry, change, row in zip(entries, changes, rows, strict=True):
                     if row is not None:
@@ -116,7 +112,8 @@ class Writer:
                     else:
                         entry.answer(_AloneError(may_have_landed=False))
         except (psycopg.Error, UnicodeError) as fault:
-            lost = sent and isinstance(fault, psycopg.Error) and is_lost(fault, link)
+            # Without a connection nothing was sent.
+            lost = link is not None and isinstance(fault, psycopg.Error) and is_lost(fault, link)
             for entry in entries:
                 if entry.pending:
                     entry.answer(_AloneError(may_have_landed=lost))
@@ -251,5 +248,3 @@ def _made(link: Connection, change: PreparedCommit) -> bool:
         raise
     link.execute("COMMIT")
     return True
-
-
