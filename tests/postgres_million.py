@@ -112,5 +112,7 @@ def _fill_one(server: PostgresServer, sql: Sql, table: str) -> None:
         for definition, index, constraint in indexes:
             run(definition)
             if constraint is not None:
-                run(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}")
+                run(
+                    f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
+                )
         run(f"ANALYZE {name}")

@@ -193,7 +193,8 @@ def not_seen(sql: Sql, recorder: Recorder) -> list[str]:
                 continue
             # A statement may be put together from several: all that stands there has been said.
             pieces = [
-                plain(each.replace("{s}", sql.quoted)) for each in re.split(r"\{(?!s\})\w+\}", value)
+                plain(each.replace("{s}", sql.quoted))
+                for each in re.split(r"\{(?!s\})\w+\}", value)
             ]
             if not any(all(piece in text for piece in pieces) for text in texts):
                 missing.append(f"{path.stem}.{name}")
