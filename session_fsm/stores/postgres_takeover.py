@@ -8,7 +8,7 @@ from typing import Any, Final
 from .postgres_commit import OWNING
 from .postgres_links import Connection
 from .postgres_sql import Sql
-from .records import Abandoned, Taken, Work, WorkKind
+from .records import LATELY_SECONDS, Abandoned, Taken, Work, WorkKind
 
 KINDS: Final[dict[str, WorkKind]] = {
     "task": "task",
@@ -16,8 +16,6 @@ KINDS: Final[dict[str, WorkKind]] = {
     "stop": "stop",
     "worker": "worker",
 }
-COUNTED_SECONDS: Final = 3600
-"""Taking over counts as a further attempt for so long."""
 
 # From owner to owner through the index: there are few of them, whatever they have to do.
 _OWNERS: Final = (
@@ -158,7 +156,7 @@ class TakeOver:
         link.execute(sql(_MOVE), (owner_id, ids, dead))
         owned = sorted({key[0] for key, some in work if any(each.kind in OWNING for each in some)})
         told = {"owned": owned, "taker": owner_id, "ids": sorted({key[0] for key, _ in work})}
-        counted = f"{COUNTED_SECONDS} seconds"
+        counted = f"{LATELY_SECONDS:g} seconds"
         rows = link.execute(sql(_TAKE), {**told, "counted": counted}).fetchall()
         attempts = {session_id: count for session_id, _, count in rows}
         tokens = {session_id: token for session_id, token, _ in rows if session_id in owned}
