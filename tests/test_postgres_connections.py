@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool
 
 from session_fsm import StoreUnavailableError
 from session_fsm.keys import Keyring
-from session_fsm.stores import PostgresStore, open_store
+from session_fsm.stores import PostgresStore, open_store, upgrade_store
 from session_fsm.stores.postgres_sql import DEFAULT_SCHEMA, Sql
 from session_fsm.stores.postgres_url import target_of
 from session_fsm.testing.authors import Author
@@ -46,7 +46,10 @@ def test_postgres_connections_show_no_password(url: str, shown: str) -> None:
     """What is shown of a URL leads to the same place, without what opens it."""
     target = target_of(url)
     assert target.url == shown
-    for text in (target.url, repr(target), target.hide(f"x {PASSWORD} {QUOTED}")):
+    texts = [target.url, repr(target)]
+    if QUOTED in url:
+        texts.append(target.hide(f"x {PASSWORD} {QUOTED}"))
+    for text in texts:
         assert PASSWORD not in text
         assert QUOTED not in text
     assert target_of(shown).url == shown
@@ -87,6 +90,14 @@ def test_postgres_connections_refuse_other_schemas(schema: str) -> None:
         Sql(schema)
 
 
+def test_postgres_connections_unknown_schemes_hide_passwords() -> None:
+    """A URL of another kind is refused without what stands before its host."""
+    for use in (open_store, upgrade_store):
+        with pytest.raises(ValueError, match=r"postgresq://\*\*\*") as caught:
+            use(f"postgresq://u:{QUOTED}@host/db")
+        assert QUOTED not in str(caught.value)
+
+
 def test_postgres_connections_errors_hide_passwords(postgres: PostgresServer) -> None:
     """Where nobody can be reached that is told at once, with the place and without the password."""
     for place in ("127.0.0.1:1/db", f"127.0.0.1:{postgres.port}/nowhere"):
@@ -122,7 +133,7 @@ def test_postgres_connections_open_by_url(postgres: PostgresServer, postgres_url
 def test_postgres_connections_refuse_a_keyring(postgres_url: str) -> None:
     """A store that encrypts nothing does not take a key as if it did."""
     with pytest.raises(ValueError, match="encrypts nothing"):
-        open_store(postgres_url, keyring=Keyring({"k": os.urandom(32)}, "k"))
+        open_store(postgres_url, keyring=Keyring(os.urandom(32)))
 
 
 def test_postgres_connections_need_one_place(postgres_url: str) -> None:
