@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -172,8 +173,8 @@ def test_postgres_connections_of_a_pool_stay_its_owners(
         for _ in range(4):
             with pool.connection() as connection:
                 assert not connection.autocommit
-                assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
-                assert connection.row_factory is dict_row
+                told: Any = connection.execute("SELECT 1 AS one").fetchone()
+                assert told == {"one": 1}
 
 
 def test_postgres_connections_of_a_pool_may_be_used_up(
@@ -199,25 +200,26 @@ def test_postgres_connections_are_not_shared_with_a_fork(postgres_store: Postgre
     store.enlist("author")
     author = Author(store)
     author.write("a", "activate")
+    draft = author.draft("a", "touch")
     answers = []
     for _ in range(3):
         read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
-            refused: list[Any] = []
-            for ask in (
+            refused: list[int] = []
+            asked: list[Callable[[], Any]] = [
                 lambda: store.load("a"),
-                lambda: store.commit(author.draft("a", "touch")),
+                lambda: store.commit(draft),
                 lambda: store.set_mark("m", b""),
                 lambda: store.enlist("x"),
                 lambda: store.batch().__enter__(),
-            ):
+            ]
+            for ask in asked:
                 try:
                     ask()
                 except StoreUnavailableError:
                     refused.append(1)
             store.close()
-            del author
             os.write(write_end, bytes(refused))
             os._exit(0)
         os.close(write_end)
