@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class PostgresServer:
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
+        log: Where it says what happens to it.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -62,6 +64,7 @@ class PostgresServer:
             utils.ensure_folder_permissions(self._bin.parent / "lib", 0o444)
             shutil.chown(self._root, self._user)
         self.port = _free_port()
+        self.log = self._root / "log"
         self._numbers = count(1)
         self._settings = _SETTINGS | settings
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "-U", SUPERUSER)
@@ -89,8 +92,7 @@ class PostgresServer:
             "unix_socket_directories": str(self._root),
         }
         told = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
-        log = self._root / "log"
-        self._run("pg_ctl", "-w", "-l", str(log), "-o", told, "start")
+        self._run("pg_ctl", "-w", "-l", str(self.log), "-o", told, "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it; `immediate` is as a crash is."""
@@ -118,6 +120,17 @@ class PostgresServer:
     def new_schema(self) -> str:
         """Return the name of a schema that is not there yet."""
         return f"test_{next(self._numbers)}"
+
+    @contextmanager
+    def opened_store(self, **more: Any) -> Iterator[PostgresStore]:
+        """Open a store in a new schema; both are gone afterwards."""
+        schema = self.new_schema()
+        store = PostgresStore(self.url(more=f"?schema={schema}"), **more)
+        try:
+            yield store
+        finally:
+            store.close()
+            self.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
     def remove(self) -> None:
         """Stop it, and leave nothing of it."""
@@ -150,7 +163,7 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_store(postgres_url: str) -> Iterator[PostgresStore]:
-    """A new store in a new schema."""
+    """A new store, in the schema of `postgres_url`."""
     store = PostgresStore(postgres_url)
     yield store
     store.close()

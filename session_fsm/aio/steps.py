@@ -8,28 +8,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
+from ..clock import Clock
+from ..decisions import Fail, cause_in_words
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
 from ..messages import Message
-from ..session import FeedPage, Session
+from ..recovering import recover
+from ..session import FeedPage, RecoveryReport, Session
 from ..state import SessionConfig
 from ..stores.records import Work
 from ..workers import DeferredWorker
 
 
-class SteppedManager(SessionManager):
-    """A manager whose workers tell when they have stopped; everything else as there.
+class Post(Protocol):
+    """Takes messages to whoever works on a session.
 
     Threads: safe.
     """
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message.
+
+        Raises:
+            InboxFullError: Too many wait to be read.
+        """
+        ...
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message that is durable."""
+        ...
+
+
+class SteppedManager(SessionManager):
+    """A manager whose workers tell when they have stopped; everything else as there.
+
+    Attributes:
+        post: What takes messages to those who run here; set before any is sent.
+
+    Threads: safe.
+    """
+
+    post: Post
 
     @property
     def owner_id(self) -> str:
         """In whose name work is claimed."""
         return self._core.owner_id
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the time."""
+        return self._core.clock
 
     def begin(
         self,
@@ -48,6 +80,34 @@ class SteppedManager(SessionManager):
             SessionSupervisedError: Something runs for it already.
         """
         return self._starting.adopt(session_id)
+
+    def recover_for(
+        self, *, restarts: bool, max_takeovers: int, restarting: bool
+    ) -> tuple[RecoveryReport, tuple[Session, ...]]:
+        """Clear away what dead owners left, but for the sessions that get a new worker.
+
+        Args:
+            restarts: Whether there is somebody who starts workers anew.
+            max_takeovers: A session that was taken over more often lately is ended.
+            restarting: Whether sessions whose worker is to be started anew are taken at all.
+
+        Returns:
+            What was done; the sessions whose worker was claimed, and has to be started.
+        """
+        self._core.check_open()
+        claimed: list[Session] = []
+        report = recover(
+            self._core,
+            restart=claimed.append if restarts else None,
+            max_takeovers=max_takeovers,
+            restarting=restarting,
+        )
+        return report, tuple(claimed)
+
+    def restart_failed(self, session_id: str, cause: BaseException) -> None:
+        """End a session whose worker was claimed and can't be started."""
+        self.not_adopted(session_id)
+        self._starting.failed(session_id, cause)
 
     def not_adopted(self, session_id: str) -> None:
         """Let go of the claim of a worker that does not run."""
@@ -73,6 +133,14 @@ class SteppedManager(SessionManager):
         """Note that what ran for a session has stopped, and go on with its way out."""
         self._workers.stopped(session_id, worker, error)
 
+    def worker_gone(self, session_id: str, worker: DeferredWorker) -> None:
+        """Note that what ran for a session runs no longer, though the session is not ended."""
+        self._workers.gone(session_id, worker)
+
+    def worker_failed(self, session_id: str, cause: str, owner_id: str) -> Session:
+        """End a session because what ran for it has failed; refused where its owner is dead."""
+        return self._change(session_id, Fail(cause_in_words(cause)), owner_id=owner_id)
+
     def ahead(self, session: Session) -> timedelta:
         """Return by how much the instants of a session are ahead of the clock."""
         return self._ahead(session)
@@ -89,6 +157,13 @@ class SteppedManager(SessionManager):
         """Add a message to the context of a session; errors as `send_message`, nobody gets it."""
         return self._say(session_id, message)
 
+    def _say(self, session_id: str, message: Message) -> Session:
+        self.post.check_room(session_id)
+        return super()._say(session_id, message)
+
+    def _hand_on(self, session_id: str, message: Message) -> None:
+        self.post.deliver(session_id, message)
+
     def worker_of(self, session_id: str) -> Any:
         """Return what runs here for a session, as it is shown; None if nothing does."""
         return self._workers.get(session_id)
@@ -97,9 +172,17 @@ class SteppedManager(SessionManager):
         """Read what a feed has in hand next; None once it is closed, else as `read_events`."""
         return page_if_open(self._core, after, session_id)
 
-    def when_committed(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have something called on the thread of each commit, and at the end; returns its end."""
-        return self._core.bell.listen(callback)
+    def begin_to_listen(self) -> None:
+        """Be about to listen to commits: what is there so far is read by whoever listens."""
+        self._core.lookout.begin()
+
+    def listen(self, callback: Callable[[], object], session_id: str | None) -> Callable[[], None]:
+        """Have something called when there may be more of a feed; returns what ends that."""
+        return self._core.bell.listen(callback, session_id)
+
+    def look(self) -> None:
+        """Look for what other processes did, and call whoever listens and is concerned."""
+        self._core.lookout.look()
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""
