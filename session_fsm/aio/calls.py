@@ -11,8 +11,9 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -23,9 +24,19 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-NOT_BEGUN: Final = "the call was cancelled before it began: nothing was changed"
-GONE_THROUGH: Final = "the call was cancelled after it began, and has gone through"
-FAILED: Final = "the call was cancelled after it began, and has failed: "
+_CANCELLED: Final = "the call was cancelled "
+NOT_BEGUN: Final = f"{_CANCELLED}before it began: nothing was changed"
+GONE_THROUGH: Final = f"{_CANCELLED}after it began, and has gone through"
+FAILED: Final = f"{_CANCELLED}after it began, and has failed: "
+END_BEGUN: Final = f"{_CANCELLED}after it began: the session's end has begun, and goes on"
+ENDED: Final = f"{_CANCELLED}after it began: the session was ended for that"
+NOT_ENDED: Final = (
+    f"{_CANCELLED}after it began: the session could not be ended, and is recovered later"
+)
+LEFT_ALONE: Final = f"{_CANCELLED}after it began: the session lives, and nothing runs for it"
+TASK_ENDED: Final = f"{_CANCELLED}after the task was begun: it has ended"
+TASK_NOT_ENDED: Final = f"{_CANCELLED}after the task was begun: it could not be ended"
+"""What is told of a cancelled call, in a note of its `CancelledError`."""
 
 
 class Calls:
@@ -105,6 +116,36 @@ class Calls:
                 await asyncio.get_running_loop().run_in_executor(self._pool, partial(called, last))
         finally:
             self._pool.shutdown()  # no thread has anything to do, so this is no wait
+
+
+class Note:
+    """The one note of a verb that makes several calls.
+
+    Attributes:
+        text: What a cancellation is told now; None: what the call says that is being made.
+    """
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+
+
+@contextmanager
+def noted() -> Iterator[Note]:
+    """Have whoever is cancelled in a block told one thing of all calls in it."""
+    note = Note()
+    try:
+        yield note
+    except asyncio.CancelledError as cancelled:
+        if note.text is not None:
+            put_note(cancelled, note.text)
+        raise
+
+
+def put_note(cancelled: asyncio.CancelledError, text: str) -> None:
+    """Give a cancellation a note, in the place of those that calls have given it."""
+    notes: list[str] = getattr(cancelled, "__notes__", [])
+    notes[:] = [each for each in notes if not each.startswith(_CANCELLED)]
+    cancelled.add_note(text)
 
 
 class _Call(Generic[T]):

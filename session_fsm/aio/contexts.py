@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from ..session import Session
 from .children import Child, Inbox
 from .desk import Desk, documented_by
 from .given import as_json, as_listed
+from .steps import SteppedManager
+from .timing import call_soon
 
 
 @documented_by(BlockingContext)
@@ -144,20 +147,43 @@ async def say(desk: Desk, session_id: str, message: Message) -> Session:
     Raises:
         InboxFullError: Too many wait to be read; nothing was written.
     """
-    inbox = _inbox(desk.inner.worker_of(session_id))
-    if inbox is not None and inbox.full:
-        raise InboxFullError(session_id=session_id, waiting=len(inbox))
 
     async def deliver(session: Session) -> None:
         desk.expect(session)
-        inbox = _inbox(session.worker)
-        if inbox is not None:
-            # Others may have come before it; no more than calls are made at the same time.
-            inbox.deliver(message)
+        _deliver(desk.inner, session_id, message)
 
     session = await desk.calls(partial(desk.inner.say, session_id, message), undo=deliver)
     await deliver(session)
     return session
+
+
+class LoopPost:
+    """Takes messages to the children of sessions on a loop; see `Post`.
+
+    Args:
+        inner: The manager of threads, whose messages are taken.
+    """
+
+    def __init__(self, inner: SteppedManager) -> None:
+        self._inner = inner
+        self._loop = asyncio.get_running_loop()
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message; errors as `Post.check_room`."""
+        inbox = _inbox(self._inner.worker_of(session_id))
+        if inbox is not None and inbox.full:
+            raise InboxFullError(session_id=session_id, waiting=len(inbox))
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message, on the loop."""
+        call_soon(self._loop, _deliver, self._inner, session_id, message)
+
+
+def _deliver(inner: SteppedManager, session_id: str, message: Message) -> None:
+    inbox = _inbox(inner.worker_of(session_id))
+    if inbox is not None:
+        # Others may have come before it; no more than calls are made at the same time.
+        inbox.deliver(message)
 
 
 def _inbox(worker: Any) -> Inbox | None:

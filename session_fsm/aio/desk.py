@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar, cast
 
 from ..session import Session
 from .calls import Calls
+from .following import Following
 from .given import as_given
 from .listening import Listening
 from .steps import SteppedManager
@@ -49,6 +50,7 @@ class Desk:
         self.calls = calls
         self.timing = timing
         self.listening = Listening(inner)
+        self.following = Following(inner, timing)
         self.sweeper = Sweeper(lambda: calls(inner.sweep), timing=timing, poll_seconds=poll_seconds)
 
     async def do(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -13,9 +14,10 @@ from typing import Any, Final
 
 from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError
 from ..session import Session, session_of
-from .calls import Calls, until_done
+from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
 from .children import Child, RestartLimit
+from .contexts import LoopPost
 from .desk import Desk
 from .nursery import Nursery
 from .steps import SteppedManager
@@ -52,12 +54,25 @@ class House(Desk):
     ) -> None:
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
+        inner.post = LoopPost(inner)
         self.owner_id = inner.owner_id
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()
         self._close_task: asyncio.Task[None] | None = None
-        self._sweeping = loop.create_task(self.sweeper.run())
+        self._sweeping = self._begin_to_sweep()
+
+    def _begin_to_sweep(self) -> asyncio.Task[None]:
+        sweeping = asyncio.get_running_loop().create_task(self.sweeper.run())
+        sweeping.add_done_callback(self._swept)
+        return sweeping
+
+    def _swept(self, sweeping: asyncio.Task[None]) -> None:
+        """Go on with sweeping: whoever cancels all tasks there are has not ended that."""
+        if not sweeping.cancelled():
+            logger.error("the sweeper has failed", exc_info=sweeping.exception())
+        elif not self._closing.done():
+            self._sweeping = self._begin_to_sweep()
 
     # --- creating -------------------------------------------------------------------------
 
@@ -82,7 +97,20 @@ class House(Desk):
         """
         if self._closing.done():
             raise ManagerClosedError()
-        session = await self.calls(begin, undo=self._begun_in_vain, in_vain=self._closing.done)
+        with noted() as note:
+            return await self._create(note, begin, manager, start, children, restarts)
+
+    async def _create(
+        self,
+        note: Note,
+        begin: Callable[[], Session],
+        manager: SessionVerbs,
+        start: Start | None,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        undo = partial(self._begun_in_vain, note)
+        session = await self.calls(begin, undo=undo, in_vain=self._closing.done)
         session_id = session.session_id
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
@@ -90,7 +118,7 @@ class House(Desk):
         supervisor = self._supervisor(session_id, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
-        async with self._or_ended(supervisor, "its creation was cancelled"):
+        async with self._or_ended(supervisor, "its creation was cancelled", note):
             await self._start(supervisor, session, self.inner.deadline_of(session))
             return await self._activate(session_id, supervisor)
 
@@ -107,12 +135,14 @@ class House(Desk):
         """
         if self._closing.done():
             raise ManagerClosedError()
-        adopt = partial(self.inner.adopt, session_id)
-        session = await self.calls(adopt, undo=self._adopted_in_vain, in_vain=self._closing.done)
-        supervisor = self._supervisor(session_id, manager, children, restarts)
-        seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
-        async with self._or_ended(supervisor, "its start was cancelled"):
-            await self._start(supervisor, session, self.timing.after(seconds))
+        with noted() as note:
+            adopt = partial(self.inner.adopt, session_id)
+            undo = partial(self._adopted_in_vain, note)
+            session = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
+            supervisor = self._supervisor(session_id, manager, children, restarts)
+            seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
+            async with self._or_ended(supervisor, "its start was cancelled", note):
+                await self._start(supervisor, session, self.timing.after(seconds))
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
 
@@ -133,16 +163,33 @@ class House(Desk):
             raise error from (cause if isinstance(cause, BaseException) else None)
 
     @asynccontextmanager
-    async def _or_ended(self, supervisor: SessionSupervisor, cause: str) -> AsyncIterator[None]:
+    async def _or_ended(
+        self, supervisor: SessionSupervisor, cause: str, note: Note
+    ) -> AsyncIterator[None]:
         """End the session of a supervisor if what is done in a block is cancelled."""
+
+        async def give_up() -> None:
+            try:
+                await self._give_up(supervisor, cause)
+            finally:
+                await self._note_end(note, supervisor.session_id)
+
         try:
             yield
         except asyncio.CancelledError:
-            give_up = partial(self._give_up, supervisor, cause)
             await until_done(self.insist(give_up, f"{supervisor.session_id} ends"))
             raise
 
-    async def _adopted_in_vain(self, session: Session) -> None:
+    async def _note_end(self, note: Note, session_id: str) -> None:
+        """Note whether a session that was to be ended has ended."""
+        note.text = NOT_ENDED
+        with contextlib.suppress(Exception):
+            session = await self.calls(partial(self.inner.get, session_id))
+            if session.status in self.inner.lifecycle.final:
+                note.text = ENDED
+
+    async def _adopted_in_vain(self, note: Note, session: Session) -> None:
+        note.text = LEFT_ALONE
         await self.calls(partial(self.inner.not_adopted, session.session_id))
 
     def _supervisor(
@@ -162,9 +209,11 @@ class House(Desk):
             stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
         )
 
-    async def _begun_in_vain(self, session: Session) -> None:
-        by = "its manager was closed" if self._closing.done() else "its creation was cancelled"
-        await self.calls(partial(self.inner.start_failed, session.session_id, by))
+    async def _begun_in_vain(self, note: Note, session: Session) -> None:
+        closed = self._closing.done()
+        cause = "its manager was closed" if closed else "its creation was cancelled"
+        await self.calls(partial(self.inner.start_failed, session.session_id, cause))
+        await self._note_end(note, session.session_id)
 
     async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
         worker = None if supervisor.shown is None else supervisor
@@ -263,6 +312,7 @@ class House(Desk):
         for supervisor in tuple(self._supervisors):
             supervisor.begin_to_stop(ends=False)
         await self._nursery.close()
+        await self.following.close()
         await self.calls.close(self.inner.close)
 
 

@@ -18,7 +18,7 @@ from ..session import (
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..table import SESSION_LIFECYCLE
-from .calls import Calls, until_done
+from .calls import GONE_THROUGH, Calls, put_note, until_done
 from .children import Child, RestartLimit, checked_children
 from .given import as_json
 from .house import House
@@ -139,7 +139,9 @@ class SessionManager(SessionVerbs):
             return
         closing = opened.begin_to_close()
         if await until_done(closing, hurry=opened.hurry):
-            raise asyncio.CancelledError
+            cancelled = asyncio.CancelledError()
+            put_note(cancelled, GONE_THROUGH)
+            raise cancelled
         self._open = None
         closing.result()
 

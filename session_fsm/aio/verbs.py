@@ -33,6 +33,7 @@ from ..session import (
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..telling import Subscriber
+from .calls import END_BEGUN, GONE_THROUGH, noted
 from .children import Child, RestartLimit
 from .contexts import ContextManager, say
 from .desk import Desk, documented_by
@@ -267,15 +268,23 @@ class SessionVerbs(ABC):
         self, session_id: str, *, reason: str | None = None, wait: bool = True
     ) -> Session:
         desk = self._desk
-        with desk.listening.changes(session_id) as changed:
-            session = await desk.do(desk.inner.terminate, session_id, reason=reason, wait=False)
+        with desk.listening.changes(session_id) as changed, noted() as note:
+
+            async def came_to(session: Session) -> None:
+                desk.expect(session)
+                note.text = GONE_THROUGH if session.status in self.lifecycle.final else END_BEGUN
+
+            begin = partial(desk.inner.terminate, session_id, reason=reason, wait=False)
+            session = await desk.calls(begin, undo=came_to)
+            await came_to(session)
             if not wait:
                 return session
             ahead = desk.inner.ahead(session)
             while True:
                 changed.clear()
                 session, seconds = await desk.calls(
-                    partial(desk.inner.go_on_ending, session_id, ahead)
+                    partial(desk.inner.go_on_ending, session_id, ahead),
+                    undo=lambda told: came_to(told[0]),
                 )
                 if seconds is None:
                     return session
