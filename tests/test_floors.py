@@ -67,7 +67,7 @@ ORDER = (
     "stores",
     "processes",
     "families",
-    "launching lookout orphans",
+    "launching looks orphans",
     "certify.findings certify.reading certify.files",
     "certify.switches certify.probes certify.trying",
     "certify.walk certify.database",
