@@ -90,7 +90,7 @@ ORDER = (
     "observing",
     "aio.timing aio.calls aio.given aio.steps",
     "aio.nursery aio.children aio.listening aio.sweeping",
-    "aio.following",
+    "aio.following aio.holding",
     "aio.desk",
     "aio.tasks aio.feeds aio.tables aio.contexts",
     "aio.verbs",
