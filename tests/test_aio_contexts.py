@@ -104,6 +104,10 @@ async def test_aio_contexts_do_what_a_context_does(clock: ManualClock, url: str)
         await context.get()
 
 
+async def _can_not_read(_: ChildContext) -> None:
+    raise CorruptRecordError(record="what it needs", problems=("it is broken",))
+
+
 @simulated
 async def test_aio_contexts_are_restored_before_the_session_is_ready(
     clock: ManualClock, url: str
@@ -122,10 +126,20 @@ async def test_aio_contexts_are_restored_before_the_session_is_ready(
             await manager.context("t").set_value("k", 1)
             head = await manager.table("t", "context").get("head")
             await manager.table("t", "context").put("head", {**head, "format": 99})
-            with pytest.raises(SessionStartError) as refused:
-                await manager.supervise("t", children)
-            assert isinstance(refused.value.__cause__, CorruptRecordError)
-            assert (await manager.get("t")).status == "terminated"
+            # It is not lost for that: another version may read it.
+            children = [Child("before", waits), *children]
+            for _ in range(2):
+                with pytest.raises(CorruptRecordError, match="format 99"):
+                    await manager.supervise("t", children)
+                session = await manager.get("t")
+                assert (session.status, session.worker) == ("active", None)
+                assert store.work_in("t") == ()
+            await manager.table("t", "context").put("head", head)
+            assert (await manager.supervise("t", children)).worker.alive
+            with pytest.raises(SessionStartError):
+                broken = Child("c", _can_not_read, signals_ready=True)
+                await manager.create("u", children=[broken])
+            assert (await manager.get("u")).status == "terminated"
     finally:
         store.close()
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError
+from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError, StoreError
 from ..session import Session, session_of
 from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
@@ -142,7 +142,16 @@ class House(Desk):
             supervisor = self._supervisor(session_id, manager, children, restarts)
             seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
             async with self._or_ended(supervisor, "its start was cancelled", note):
-                await self._start(supervisor, session, self.timing.after(seconds))
+                cause = await self._begin(supervisor, session, self.timing.after(seconds))
+                if cause is not None and not isinstance(cause, StoreError):
+                    await self._fail_start(supervisor, cause)
+            if cause is not None:
+                # What can't be read here may be by another version, with the key, or later: it is
+                # no reason to lose a session that lives.
+                note.text = LEFT_ALONE
+                if await until_done(supervisor.begin_to_stop()):
+                    raise asyncio.CancelledError
+                raise cause
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
 
@@ -154,13 +163,24 @@ class House(Desk):
         Raises:
             SessionStartError: One of them has failed, or was not ready in time.
         """
+        cause = await self._begin(supervisor, session, until)
+        if cause is not None:
+            await self._fail_start(supervisor, cause)
+
+    async def _begin(
+        self, supervisor: SessionSupervisor, session: Session, until: datetime | None
+    ) -> BaseException | str | None:
+        """Start the children of a session; returns what the start has failed by, or None."""
         self._supervisors.add(supervisor)
         self.inner.attach(session.session_id, supervisor)
         self.expect(session)
-        cause = await supervisor.start(until)
-        if cause is not None:
-            error = await self._give_up(supervisor, cause)
-            raise error from (cause if isinstance(cause, BaseException) else None)
+        return await supervisor.start(until)
+
+    async def _fail_start(
+        self, supervisor: SessionSupervisor, cause: BaseException | str
+    ) -> NoReturn:
+        error = await self._give_up(supervisor, cause)
+        raise error from (cause if isinstance(cause, BaseException) else None)
 
     @asynccontextmanager
     async def _or_ended(

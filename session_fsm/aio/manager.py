@@ -227,6 +227,8 @@ class SessionManager(SessionVerbs):
             TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
             SessionStartError: The start failed, or not everything was ready within the start grace;
                 the session has ended, with the cause in its `error`.
+            StoreError: A child found that what is stored can't be read, or the store not be
+                reached: the session lives on, and nothing runs for it.
         """
         given = checked_children(children)
         if not given:
