@@ -135,6 +135,7 @@ class SessionSupervisor(DeferredWorker):
         self._parent = parent
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
+        self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
         self._hurried: asyncio.Future[None] = loop.create_future()
@@ -234,25 +235,31 @@ class SessionSupervisor(DeferredWorker):
         """Run a child once; returns what it failed by, or None."""
         name, timing = slot.child.name, self._parent.timing
         context: ChildContext
-        overdue = False
+        overdue, take_back = False, _nothing
 
         def on_ready() -> None:
             take_back()
             if slot.context is context:
                 _settle(slot.ready, None)
 
-        def on_overdue() -> None:
-            nonlocal overdue
-            overdue = True
-            if slot.task is not None:
-                slot.task.cancel()
+        def is_waited_for() -> bool:
+            return slot.context is context and slot.alive and self._stopping is None
 
-        waits_for_ready = slot.child.signals_ready and slot.ready.done()
-        take_back = (
-            timing.call_at(timing.after(self._start_seconds), on_overdue)
-            if waits_for_ready
-            else _nothing
-        )
+        def on_overdue() -> None:
+            nonlocal overdue, take_back
+            if slot.task is not None and is_waited_for():
+                overdue = True
+                slot.task.cancel()
+                take_back = timing.call_at(timing.after(self._cancel_seconds), on_ignored)
+
+        def on_ignored() -> None:
+            if is_waited_for():
+                # Only the end of the session gets any further: it is abandoned then, and named.
+                slot.error = "was not ready in time, and did not end when it was cancelled"
+                self._fail(slot)
+
+        if slot.child.signals_ready and slot.ready.done():
+            take_back = timing.call_at(timing.after(self._start_seconds), on_overdue)
         context = ChildContext(
             session_id=self.session_id,
             name=name,
@@ -345,7 +352,6 @@ class SessionSupervisor(DeferredWorker):
     async def _stop(self) -> None:
         """Stop the children in reverse order; whoever cancels this only hurries it on."""
         timing = self._parent.timing
-        cancel_seconds = min(LONGEST_CANCEL_SECONDS, self._stop_seconds / 10)
         until = timing.after(self._stop_seconds * 0.8)  # the rest is for those who won't
         for slot in reversed(self._slots):
             if (task := slot.running) is None:
@@ -356,8 +362,8 @@ class SessionSupervisor(DeferredWorker):
                 await self._wait((task, self._hurried), asked)
             if not task.done():
                 task.cancel()
-                await self._wait((task,), min(until, timing.after(cancel_seconds)))
-        until = timing.after(cancel_seconds)
+                await self._wait((task,), min(until, timing.after(self._cancel_seconds)))
+        until = timing.after(self._cancel_seconds)
         for task in [slot.running for slot in self._slots]:
             if task is not None:
                 task.cancel()
