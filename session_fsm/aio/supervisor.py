@@ -74,6 +74,7 @@ class _Slot:
 
     Attributes:
         ready: Done when it is ready first; holds what it failed by before, or None.
+        is_over: Whether it has ended, and is not restarted.
         has_failed: Whether its last run has failed, and there will be no other.
     """
 
@@ -85,6 +86,7 @@ class _Slot:
     alive: bool = False
     restarts: int = 0
     error: str | None = None
+    is_over: bool = False
     has_failed: bool = False
 
     @property
@@ -164,9 +166,14 @@ class SessionSupervisor(DeferredWorker):
         )
 
     def inbox(self, name: str | None = None) -> Inbox | None:
-        """Return the inbox of a child, or of the first that takes messages; None if none does."""
+        """Return the inbox of a child, or of the first that takes messages; None if none does.
+
+        One that has ended, and is not restarted, takes none.
+        """
         for slot in self._slots:
-            if slot.child.takes_messages if name is None else slot.child.name == name:
+            if slot.child.name == name:
+                return slot.inbox
+            if name is None and slot.child.reads_inbox and not slot.is_over:
                 return slot.inbox
         return None
 
@@ -210,6 +217,13 @@ class SessionSupervisor(DeferredWorker):
 
     async def _run(self, slot: _Slot) -> None:
         """Run a child until it is not to be restarted any longer."""
+        try:
+            await self._run_again(slot)
+        finally:
+            slot.is_over = self._stopping is None
+            slot.inbox.close()  # nobody reads it any longer
+
+    async def _run_again(self, slot: _Slot) -> None:
         while self._stopping is None:
             cause = await self._run_once(slot)
             if self._stopping is not None:
