@@ -283,7 +283,8 @@ class House(Desk):
         )
 
     async def _begun_in_vain(self, note: Note, session: Session) -> None:
-        cause = "its manager was closed" if self._closing.done() else "its creation was cancelled"
+        closed = self._closing.done()
+        cause = "its manager was closed" if closed else "its creation was cancelled"
         await self.calls(partial(self.inner.start_failed, session.session_id, cause))
         await self._note_end(note, session.session_id)
 
