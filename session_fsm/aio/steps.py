@@ -98,6 +98,7 @@ class SteppedManager(SessionManager):
         claimed: list[Session] = []
         report = recover(
             self._core,
+            self._unrecovered,
             restart=claimed.append if restarts else None,
             max_takeovers=max_takeovers,
             restarting=restarting,
