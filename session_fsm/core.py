@@ -103,6 +103,7 @@ class Core:
     def close(self) -> None:
         """Do no more work, and let whoever waits for some know."""
         self.closed = True
+        self.lookout.close()
         self.bell.ring_all()
 
     def read(self, session_id: str) -> Stored:
