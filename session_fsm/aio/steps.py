@@ -116,7 +116,7 @@ class SteppedManager(SessionManager):
 
     def attach(self, session_id: str, worker: DeferredWorker) -> None:
         """Have a worker asked to stop when its session is ended; this blocks nobody."""
-        self._workers.add(session_id, worker)
+        self._workers.add(session_id, worker, worker.owner_id)
 
     def started(self, session_id: str, worker: DeferredWorker | None) -> Session:
         """Activate a session whose start is done; None: nothing runs on.
