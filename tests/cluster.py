@@ -12,6 +12,7 @@ meets what is up to the machine. The exit code is 1 if anything is wrong.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 import threading
@@ -301,7 +302,7 @@ def _compare(
             for call in account.calls[before:]:
                 callers[call.operation.tag] = (node.number, life)
     report = manager.verify()
-    histories: Histories = {each: manager.history(each) for each in all_ids(manager.store)}
+    histories = _histories(manager, outcome)
     again = _whole_feed(manager)
     outcome.faults += account.faults
     outcome.faults += report.problems
@@ -330,6 +331,16 @@ def _keep(directory: Path, run: Run, manager: SessionManager) -> None:
                 print(run.at(event), *attrs.astuple(event, recurse=False), file=file)
     with (directory / "outages.txt").open("w") as file:
         print(*run.outages, sep="\n", file=file)
+
+
+def _histories(manager: SessionManager, outcome: Outcome) -> Histories:
+    found = {}
+    for session_id in all_ids(manager.store):
+        try:
+            found[session_id] = manager.history(session_id)
+        except StoreError as fault:
+            outcome.faults.append(str(fault))
+    return found
 
 
 def _whole_feed(manager: SessionManager) -> list[PositionedEvent]:
@@ -403,6 +414,7 @@ def main() -> None:
     parser.add_argument("--fsync", action="store_true", help="have the server wait for the disk")
     parser.add_argument("--keep", type=Path, help="where to keep what was written")
     told = parser.parse_args()
+    logging.getLogger("session_fsm").addHandler(logging.NullHandler())  # it is told of it anyway
     outcome = run_cluster(
         Told(
             seconds=told.seconds,

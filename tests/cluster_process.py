@@ -269,7 +269,9 @@ class Node:
             return  # what it did, it did by halves
         except ManagerClosedError:
             return  # by a worker that is about to be stopped
-        self.book.made(call if whole else attrs.evolve(call, open=True))
+        # What sees the end of a session with a worker goes on with it, in a commit of its own.
+        sees_end = operation.session_id[0] == "w" and call.status in {"terminating", "terminated"}
+        self.book.made(call if whole and not sees_end else attrs.evolve(call, open=True))
 
     # --- its jobs -------------------------------------------------------------------------
 

@@ -194,6 +194,28 @@ def test_manager_workers_of_a_lapsed_owner_stop_at_the_same_time(manager: Sessio
     assert not all_of_them.broken
 
 
+@pytest.mark.parametrize("way", ["create", "recover"])
+def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> None:
+    """What was started while its owner came to be counted as dead is stopped, and not claimed."""
+    if way == "recover":
+        dead = house.open()
+        dead.create("a", config={"recovery": "restart"}, start=lambda _: Worker())
+        dead.close()
+    manager = house.open()
+    worker = Worker()
+
+    def start(_: Session) -> Worker:
+        manager._lapsed()
+        return worker
+
+    if way == "recover":
+        assert [session_id for session_id, _ in manager.recover(restart=start).failed] == ["a"]
+    else:
+        manager.create("a", start=start)
+    manager._lapsed()
+    assert worker.stops == 1
+
+
 def test_manager_workers_without_stop(manager: SessionManager) -> None:
     """Whatever a start returns is the worker; only what has a `stop` is stopped."""
     for session_id, worker in (("a", 0), ("b", "text"), ("c", object())):

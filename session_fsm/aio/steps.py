@@ -98,6 +98,7 @@ class SteppedManager(SessionManager):
         claimed: list[Session] = []
         report = recover(
             self._core,
+            self._unrecovered,
             restart=claimed.append if restarts else None,
             max_takeovers=max_takeovers,
             restarting=restarting,
@@ -115,7 +116,7 @@ class SteppedManager(SessionManager):
 
     def attach(self, session_id: str, worker: DeferredWorker) -> None:
         """Have a worker asked to stop when its session is ended; this blocks nobody."""
-        self._workers.add(session_id, worker)
+        self._workers.add(session_id, worker, worker.owner_id)
 
     def started(self, session_id: str, worker: DeferredWorker | None) -> Session:
         """Activate a session whose start is done; None: nothing runs on.

@@ -70,7 +70,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         pool: An open pool of connections, which stays its owner's: it is never closed here, and its
             connections have its own time-outs.
         schema: The schema; None: what the URL says, or `session_fsm`.
-        statement_timeout_seconds: Longest time for one statement; None: what the role has.
+        statement_timeout_seconds: Longest time for one statement, and for which a transaction may
+            stand still, such as a batch; None: what the role has.
         retry_seconds: For how long a lost server is tried again, before an error is raised.
         max_connections: Most connections at once, besides those that renew leases.
         lease_seconds: How long an owner lives without a renewal; the same for every node.

@@ -62,8 +62,9 @@ def target_of(
     Args:
         url: As libpq takes it, and with `schema=` in its query.
         schema: The schema; None: what the URL says, or the usual one.
-        statement_timeout_seconds: Told to the server, unless the URL has options that say another;
-            None: nothing is told.
+        statement_timeout_seconds: Told to the server, as the longest time for a statement and
+            between two of a transaction, unless the URL has options that say another; None: nothing
+            is told.
 
     Raises:
         ValueError: It is no URL of PostgreSQL. The message does not quote it.
@@ -79,8 +80,11 @@ def target_of(
     secrets = tuple(value for name in _SECRETS if (value := told.get(name)))
     shown = _shown(told, schema)
     if statement_timeout_seconds is not None:
-        # Ours come first: of two that say the same, the server goes by the last.
-        ours = f"-c statement_timeout={max(1, round(statement_timeout_seconds * 1000))}"
+        # Ours come first: of two that say the same, the server goes by the last. A transaction of a
+        # process that was stopped in it would hold its locks for as long as that one sleeps.
+        limit = max(1, round(statement_timeout_seconds * 1000))
+        names = ("statement_timeout", "idle_in_transaction_session_timeout")
+        ours = " ".join(f"-c {name}={limit}" for name in names)
         told["options"] = f"{ours} {told.get('options', '')}".rstrip()
     conninfo = make_conninfo("", **{**_DEFAULTS, **told, "client_encoding": "UTF8"})
     return Target(conninfo=conninfo, schema=schema, url=shown, secrets=secrets)
