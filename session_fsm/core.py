@@ -17,12 +17,13 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
-from .decisions import Decision, Draft, settle, work_in, work_of
+from .decisions import NO_WORK, Decision, Draft, settle, work_in, work_of
 from .errors import (
+    FencedError,
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
@@ -54,7 +55,8 @@ class Core:
         lifecycle: The table that they obey.
         clock: What tells the time.
         auto_idle: Whether the end of the last task puts a session to rest.
-        owner_id: In whose name work is claimed.
+        owner_id: In whose name work is claimed; it may be another one later, should this one be
+            counted as dead.
         new_operation_id: Makes ids for commits, of which none is ever used twice; None: numbers
             behind the owner's id.
 
@@ -149,11 +151,12 @@ class Core:
         decision: Decision | None,
         claims: tuple[Work, ...],
     ) -> Change:
+        owner_id = self.owner_id
         while True:
             slot.machine = None
             origin = self.store.tail(state.session_id)
             machine = SessionMachine(state, self.lifecycle, revision=origin[0] + 1)
-            draft = self._draft(machine, state.created_at)
+            draft = self._draft(machine, state.created_at, owner_id)
             draft.steps.append(step_of(None, state, None, False, None))
             if decision is not None:
                 decision(draft)
@@ -171,6 +174,7 @@ class Core:
         expected_revision: int | None = None,
         claims: tuple[Work, ...] = (),
         at: datetime | None = None,
+        owner_id: str | None = None,
     ) -> Change:
         """Decide on a session, commit, and tell.
 
@@ -180,6 +184,7 @@ class Core:
             expected_revision: The revision that it must have; None: any.
             claims: Work that this owner takes upon itself with it.
             at: The instant; None: the clock's.
+            owner_id: In whose name; None: in that of this core, as it is now.
 
         Returns:
             The session as it is now, and its new events.
@@ -188,10 +193,12 @@ class Core:
             SessionNotFoundError: There is no such session.
             RevisionConflictError: It is not at the expected revision; told before any refusal.
             TransitionError: Refused, on a state read after this call began.
+            FencedError: The owner is counted as dead.
             StoreError: It could not be written; its operation id tells whether it landed.
         """
         self.check_open()
-        made = (decision, expected_revision, claims, at)
+        # Fixed from here on: what was begun in the name of one who is counted as dead ends there.
+        made = (decision, expected_revision, claims, at, owner_id or self.owner_id)
         if (observer := self.observer) is not None:
             make = partial(self._locked, session_id, self._change_and_go_on, session_id, *made)
             return observer.around(session_id, decision, make)
@@ -230,13 +237,14 @@ class Core:
         expected_revision: int | None,
         claims: tuple[Work, ...],
         at: datetime | None,
+        owner_id: str,
     ) -> Change:
-        change = self._change(slot, session_id, decision, expected_revision, claims, at)
+        change = self._change(slot, session_id, decision, expected_revision, claims, at, owner_id)
         if change.state.status in self.lifecycle.drains and change.steps:
-            return self._go_on(slot, change, at)
+            return self._go_on(slot, change, at, owner_id)
         return change
 
-    def _go_on(self, slot: Slot, change: Change, at: datetime | None) -> Change:
+    def _go_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
         """Go on with a session's way out if there is nobody left to wait for.
 
         Its last step was decided while a worker ran, perhaps; letting go of one is no step, so the
@@ -245,7 +253,7 @@ class Core:
         state = change.state
         if state.active_tasks or Work("worker") in self.store.work_in(state.session_id):
             return change
-        then = self._change(slot, state.session_id, settle, None, (), at)
+        then = self._change(slot, state.session_id, settle, None, (), at, owner_id)
         return Change(then.state, then.revision, change.steps + then.steps)
 
     def _change(
@@ -256,6 +264,7 @@ class Core:
         expected_revision: int | None,
         claims: tuple[Work, ...],
         at: datetime | None,
+        owner_id: str,
     ) -> Change:
         fresh = False
         while True:
@@ -274,7 +283,7 @@ class Core:
                 )
             # Whatever goes wrong from here on, the machine may have moved further than the store.
             slot.machine = None
-            draft = self._draft(machine, self.clock.now() if at is None else at)
+            draft = self._draft(machine, self.clock.now() if at is None else at, owner_id)
             try:
                 decision(draft)
             except Exception:
@@ -303,8 +312,8 @@ class Core:
         slot.machine = SessionMachine(stored.state, self.lifecycle, revision=stored.revision)
         slot.tail = stored.tail
 
-    def _draft(self, machine: SessionMachine, at: datetime) -> Draft:
-        return Draft(machine, at, self.store, self._auto_idle)
+    def _draft(self, machine: SessionMachine, at: datetime, owner_id: str) -> Draft:
+        return Draft(machine, at, self.store, self._auto_idle, owner_id)
 
     def _commit(
         self,
@@ -326,14 +335,14 @@ class Core:
         state = machine.state
         before = draft.steps[0].before
         ended, begun = self._work_changed(before, state)
-        if claims:
-            begun = begun.union(claims)
+        if claims or draft.claims:
+            begun = begun.union(claims, draft.claims)
         if draft.let_go:
             ended = ended.union(draft.let_go)
         commit = commit_of(
             state.session_id,
             self.new_operation_id(),
-            self.owner_id,
+            draft.owner_id,
             expected,
             before is None,
             steps,
@@ -371,7 +380,7 @@ class Core:
             and before.active_tasks is after.active_tasks
             and shown[before.status] == shown[after.status]
         ):
-            return _NONE, _NONE
+            return NO_WORK, NO_WORK
         old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
         return old - new, new - old
 
@@ -379,6 +388,9 @@ class Core:
         """Write a commit; if its answer is lost, ask whether it landed."""
         try:
             self.store.commit(commit)
+        except FencedError:
+            self.check_open()  # its owner is dismissed when a manager is closed
+            raise
         except StoreUnavailableError as fault:
             if fault.operation_id is None:
                 raise
@@ -403,7 +415,7 @@ class Core:
     ) -> tuple[Written, ...] | None:
         """Do what leaves a session at its revision; None if it has to be decided afresh."""
         if draft.let_go:
-            self.store.release(session_id, _in_order(draft.let_go), self.owner_id)
+            self.store.release(session_id, _in_order(draft.let_go), draft.owner_id)
             if self.read(session_id).revision != revision:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:
@@ -481,9 +493,6 @@ class Core:
         assert batch is not None
         batch.touched[event.session_id] = None
         batch.events.append(event)
-
-
-_NONE: Final[frozenset[Work]] = frozenset()
 
 
 def _in_order(work: Collection[Work]) -> tuple[Work, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -31,6 +31,8 @@ from .table import error_with
 
 logger = logging.getLogger(__name__)
 
+NO_WORK: Final[frozenset[Work]] = frozenset()
+
 
 class Draft:
     """A session on its way to a new state.
@@ -40,14 +42,26 @@ class Draft:
         at: The instant of every step.
         store: Asked for the work in progress in the session, whoever answers for it.
         auto_idle: Whether the end of the last task puts the session to rest.
+        owner_id: In whose name it is decided.
 
     Attributes:
         steps: What was decided, in order.
+        claims: Work that the owner takes upon itself beyond what the steps begin.
         let_go: Work that is to be let go of beyond what the steps end.
         writes: What is written to tables of the session before the first step, or without any.
     """
 
-    __slots__ = ("_machine", "_store", "at", "auto_idle", "let_go", "steps", "writes")
+    __slots__ = (
+        "_machine",
+        "_store",
+        "at",
+        "auto_idle",
+        "claims",
+        "let_go",
+        "owner_id",
+        "steps",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -55,12 +69,15 @@ class Draft:
         at: datetime,
         store: SessionStore,
         auto_idle: bool,
+        owner_id: str,
     ) -> None:
         self._machine = machine
         self._store = store
         self.at = at
         self.auto_idle = auto_idle
+        self.owner_id = owner_id
         self.steps: list[Step] = []
+        self.claims: frozenset[Work] = NO_WORK
         self.let_go: set[Work] = set()
         self.writes: ItemWrites | None = None
 
@@ -256,13 +273,22 @@ class Say:
 
 @attrs.frozen
 class Adopt:
-    """Note that somebody is there, who is about to run a worker for the session."""
+    """Note that somebody is there, who is about to run a worker for the session.
+
+    Attributes:
+        takes_over: Tells whether the worker that the session has is a dead owner's, which this one
+            has taken upon itself; None: it has to have none.
+    """
+
+    takes_over: Callable[[], bool] | None = None
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
-        if draft.has_worker():
+        free = not draft.has_worker() if self.takes_over is None else self.takes_over()
+        if not free:
             raise SessionSupervisedError(session_id=draft.state.session_id)
-        draft.fire(draft.lifecycle.role("touch"), reason="supervised")
+        reason = "supervised" if self.takes_over is None else "taken over"
+        draft.fire(draft.lifecycle.role("touch"), reason=reason)
 
 
 @attrs.frozen
@@ -433,9 +459,11 @@ class Recover:
     Attributes:
         left: Returns what they left; asked anew for each decision, because somebody alive may have
             taken it up since. Taking it up raises the revision, so the commit would see it.
+        error: What the session is ended with, if a worker is among it; None: it lives on.
     """
 
     left: Callable[[], tuple[Work, ...]]
+    error: str | None = None
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
@@ -444,9 +472,12 @@ class Recover:
             task for task in draft.state.active_tasks if Work("task", task) in draft.let_go
         )
         drop_tasks(draft, tasks, reason="its owner died")
+        ran = Work("worker") in draft.let_go
         if Work("start") in draft.let_go and Work("start") in work_of(draft.state, draft.lifecycle):
             Fail("the owner died during the start")(draft)
-        elif tasks:
+        elif ran and self.error is not None:
+            Fail(self.error)(draft)
+        elif tasks or ran:
             rest(draft)
         settle(draft)
 

@@ -108,6 +108,21 @@ def check_flag(value: Any, path: str, problems: Problems) -> Any:
     return value
 
 
+def choice_of(words: tuple[str, ...]) -> Check:
+    """Return the check of one word of several."""
+    expected = f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def check(value: Any, path: str, problems: Problems) -> Any:
+        if type(value) is str and value in words:
+            return value
+        plain = str.__str__(value) if isinstance(value, str) else None
+        if plain not in words:
+            problems.append(f"{path}: expected {expected}, got {shown(value)}")
+        return plain
+
+    return check
+
+
 def words_of(maximum: int) -> Check:
     """Return the check of a list of distinct words, at most so many."""
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
+from .clock import Clock, IdFactory, random_id
 from .context import ContextLimits
 from .contexts import ContextKeeper, Contexts
 from .core import Core
@@ -32,7 +32,6 @@ from .explain import next_timed
 from .items import Write
 from .lifecycle import Lifecycle, with_graces
 from .session import Session
-from .starting import Starting
 from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
 from .stores.spanning import SpanningStore, check_persistence
@@ -52,7 +51,8 @@ class SessionManager(ContextKeeper):
         store: A store's URL (see `session_fsm.stores`), opened and closed by the manager; or an
             open store, which stays its owner's.
         lifecycle: The table that the sessions obey.
-        clock: What tells the time and waits.
+        clock: What tells the time and waits; None: the store's, which is this machine's, or of a
+            store that many machines share, the one that they share.
         new_id: Makes the ids of sessions that are created without one.
         auto_idle: Whether the end of the last task puts a session to rest.
         start_grace_seconds: Longest start; None: the lifecycle's own, 60.
@@ -73,7 +73,7 @@ class SessionManager(ContextKeeper):
         store: str | SessionStore = "memory://",
         *,
         lifecycle: Lifecycle = SESSION_LIFECYCLE,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
         new_id: IdFactory = random_id,
         auto_idle: bool = True,
         start_grace_seconds: float | None = None,
@@ -96,22 +96,38 @@ class SessionManager(ContextKeeper):
         self._main = main
         # A store that keeps nothing needs no other one for what is not to be kept.
         self._span: SessionStore = SpanningStore(main) if main.durable else main
-        owner_id = random_id()
+        core = Core(
+            self._span,
+            lifecycle=lifecycle,
+            clock=main.clock if clock is None else clock,
+            auto_idle=auto_idle,
+            owner_id=random_id(),
+        )
+        super().__init__(core, Workers(core))
+        self._contexts = Contexts(core, context_limits)
+        self._new_id = new_id
+        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
+        self._closing = threading.Lock()
         try:
-            self._span.enlist(owner_id)
+            self._span.enlist(core.owner_id, self._lapsed)
         except BaseException:
             if self._opened is not None:
                 self._opened.close()
             raise
-        core = Core(
-            self._span, lifecycle=lifecycle, clock=clock, auto_idle=auto_idle, owner_id=owner_id
-        )
-        super().__init__(core, Workers(core))
-        self._contexts = Contexts(core, context_limits)
-        self._starting = Starting(core, self._workers)
-        self._new_id = new_id
-        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
-        self._closing = threading.Lock()
+
+    def _lapsed(self) -> None:
+        """Go on as another owner, because this one is counted as dead: nothing of it may run on."""
+        with self._closing:
+            if self._core.closed:
+                return
+        owner_id = self._core.owner_id
+        logger.warning("owner %s was not heard of in time: what it runs is stopped", owner_id)
+        self._workers.give_up(owner_id)
+        with self._closing:
+            if not self._core.closed:
+                another = random_id()
+                self._span.enlist(another, self._lapsed)
+                self._core.owner_id = another
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -464,6 +480,9 @@ class SessionManager(ContextKeeper):
         decision: Decision,
         expected_revision: int | None = None,
         at: datetime | None = None,
+        owner_id: str | None = None,
     ) -> Session:
-        change = self._core.change(session_id, decision, expected_revision=expected_revision, at=at)
+        change = self._core.change(
+            session_id, decision, expected_revision=expected_revision, at=at, owner_id=owner_id
+        )
         return self._session(self._workers.act(change))

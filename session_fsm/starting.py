@@ -7,6 +7,7 @@ the session, by the legal way.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from .core import Core
@@ -59,6 +60,27 @@ class Starting:
         """
         change = self._core.create(state, claims=_WORKER if self._activate is None else ())
         return session_of(change.state, change.revision, None)
+
+    def restart(self, session: Session, *, start: Callable[[Session], Any]) -> None:
+        """Start what runs for a session whose worker was taken over.
+
+        Raises:
+            SessionStartError: The start raised; the session has ended, with the cause.
+        """
+        session_id = session.session_id
+        try:
+            worker = start(session)
+        except BaseException as fault:
+            self._core.store.release(session_id, _WORKER, self._core.owner_id)
+            error = self.failed(session_id, fault)
+            if isinstance(fault, Exception):
+                raise error from fault
+            raise
+        if worker is None:
+            self._core.store.release(session_id, _WORKER, self._core.owner_id)
+        else:
+            self._workers.add(session_id, worker)
+            self._workers.act(self._core.change(session_id, _nothing))
 
     def adopt(self, session_id: str) -> Session:
         """Claim the worker of a session that lives without one.

@@ -42,7 +42,17 @@ from session_fsm.clock import ManualClock
 pytest_plugins = ("manager_fixtures",)
 
 BLOCKING = session_fsm.SessionManager
-OTHERWISE = {"batch", "subscribe", "create", "task", "events", "table", "context", "send_message"}
+OTHERWISE = {
+    "batch",
+    "context",
+    "create",
+    "events",
+    "recover",
+    "send_message",
+    "subscribe",
+    "table",
+    "task",
+}
 """Verbs that are not the other manager's one to the letter; each says itself what it does."""
 CALLED = {"on_enter", "on_leave", "observe"}
 """Verbs that have nothing to wait for."""

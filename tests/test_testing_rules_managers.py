@@ -49,7 +49,7 @@ class SweepsTooMuch(SessionManager):
 class RecoversNothing(SessionManager):
     """Leaves what the dead have left."""
 
-    def recover(self) -> RecoveryReport:
+    def recover(self, **_: Any) -> RecoveryReport:
         return RecoveryReport()
 
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError
-from ..session import Session, session_of
+import attrs
+
+from ..errors import (
+    FencedError,
+    ManagerClosedError,
+    SessionFsmError,
+    SessionNotFoundError,
+    SessionStartError,
+)
+from ..keeper import MAX_TAKEOVERS
+from ..session import RecoveryReport, Session, session_of
 from .calls import Calls, until_done
 from .child_context import ChildContext
-from .children import Child, RestartLimit
+from .children import Child, RestartLimit, checked_children
 from .desk import Desk
 from .nursery import Nursery
+from .recovering import Recoverer
 from .steps import SteppedManager
 from .supervisor import SessionSupervisor, forget_cancellation
 from .timing import Timing
@@ -33,6 +43,8 @@ RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 30.0
 
 Start = Callable[[Session], Awaitable[Any]]
+Restart = Callable[[Session], Iterable[Child]]
+"""Returns what runs for a session that was taken over from a dead owner."""
 
 
 class House(Desk):
@@ -52,12 +64,29 @@ class House(Desk):
     ) -> None:
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
-        self.owner_id = inner.owner_id
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()
         self._close_task: asyncio.Task[None] | None = None
         self._sweeping = loop.create_task(self.sweeper.run())
+        self._recovering: asyncio.Task[None] | None = None
+
+    @property
+    def owner_id(self) -> str:
+        """In whose name work is claimed now."""
+        return self.inner.owner_id
+
+    def begin_to_recover(self, manager: SessionVerbs, restart: Restart | None) -> None:
+        """Begin to take over what dead nodes have left, where many of them share the store."""
+        lease_seconds = self.inner.store.lease_seconds
+        if lease_seconds is None:
+            return
+        recoverer = Recoverer(
+            partial(self.recover, manager, restart, MAX_TAKEOVERS, all_=False),
+            self.timing,
+            every_seconds=lease_seconds / 3,
+        )
+        self._recovering = asyncio.get_running_loop().create_task(recoverer.run())
 
     # --- creating -------------------------------------------------------------------------
 
@@ -109,12 +138,73 @@ class House(Desk):
             raise ManagerClosedError()
         adopt = partial(self.inner.adopt, session_id)
         session = await self.calls(adopt, undo=self._adopted_in_vain)
-        supervisor = self._supervisor(session_id, manager, children, restarts)
+        return await self._run(session, manager, children, restarts)
+
+    async def _run(
+        self,
+        session: Session,
+        manager: SessionVerbs,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        """Start children for a session whose worker was claimed."""
+        supervisor = self._supervisor(session.session_id, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
         async with self._or_ended(supervisor, "its start was cancelled"):
             await self._start(supervisor, session, self.timing.after(seconds))
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
+
+    async def recover(
+        self, manager: SessionVerbs, restart: Restart | None, max_takeovers: int, *, all_: bool
+    ) -> RecoveryReport:
+        """Take over what dead owners left, and start children anew where that is wanted.
+
+        Args:
+            manager: Handed to the children.
+            restart: Returns the children of a session that was taken over.
+            max_takeovers: A session that was taken over more often lately is ended.
+            all_: Whether sessions that are to be started anew are taken, though nobody can here.
+        """
+        report, taken = await self.calls(
+            partial(
+                self.inner.recover_for,
+                restarts=restart is not None,
+                max_takeovers=max_takeovers,
+                restarting=all_ or restart is not None,
+            )
+        )
+        if restart is None:
+            return report
+        begun = [self._restart(session, manager, restart) for session in taken]
+        started = await asyncio.gather(*begun)
+        ended = tuple(
+            each.session_id for each, runs in zip(taken, started, strict=True) if not runs
+        )
+        return attrs.evolve(
+            report,
+            ended=report.ended + ended,
+            restarted=tuple(each for each in report.restarted if each not in ended),
+        )
+
+    async def _restart(self, session: Session, manager: SessionVerbs, restart: Restart) -> bool:
+        """Start the children of a session that was taken over; False if it has ended by that."""
+        session_id = session.session_id
+        try:
+            children = checked_children(restart(session))
+        except Exception as fault:
+            logger.exception("session %r can't be started anew", session_id)
+            await self.calls(partial(self.inner.restart_failed, session_id, fault))
+            return False
+        if not children:
+            await self._adopted_in_vain(session)
+            return True
+        try:
+            await self._run(session, manager, children, RestartLimit())
+        except SessionStartError as fault:
+            logger.warning("%s", fault)
+            return False
+        return True
 
     async def _start(
         self, supervisor: SessionSupervisor, session: Session, until: datetime | None
@@ -202,7 +292,7 @@ class House(Desk):
     def failed(self, supervisor: SessionSupervisor, cause: str) -> None:
         """End a session, because what runs for it has failed."""
         name = f"{supervisor.session_id} fails"
-        fail = partial(self.inner.fail, supervisor.session_id, cause)
+        fail = partial(self.inner.worker_failed, supervisor.session_id, cause, supervisor.owner_id)
         self.insist(lambda: self._go_through_with(fail, name), name)
 
     async def stopped(self, supervisor: SessionSupervisor, *, ends: bool) -> None:
@@ -217,6 +307,8 @@ class House(Desk):
             session_id = supervisor.session_id
             note = partial(self.inner.worker_stopped, session_id, supervisor, error)
             await self._go_through_with(note, f"{session_id} has stopped")
+        else:
+            self.inner.worker_gone(supervisor.session_id, supervisor)
 
     async def _go_through_with(self, work: Callable[[], object], name: str) -> None:
         """Make a call that must not be lost; again and again, until the manager is closed."""
@@ -226,6 +318,9 @@ class House(Desk):
                 await self.calls(work)
                 return
             except (SessionNotFoundError, ManagerClosedError):
+                return
+            except FencedError as fault:
+                logger.warning("%s: %s", name, fault)
                 return
             except asyncio.CancelledError:
                 # Whoever cancels all tasks there are has not ended this session with that.
@@ -258,8 +353,10 @@ class House(Desk):
 
     async def _close(self) -> None:
         self._closing.set_result(None)
-        self._sweeping.cancel()
-        await until_done(self._sweeping)
+        for task in (self._sweeping, self._recovering):
+            if task is not None:
+                task.cancel()
+                await until_done(task)
         for supervisor in tuple(self._supervisors):
             supervisor.begin_to_stop(ends=False)
         await self._nursery.close()

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..clock import Clock
+from ..decisions import Fail, cause_in_words
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
 from ..messages import Message
-from ..session import FeedPage, Session
+from ..recovering import recover
+from ..session import FeedPage, RecoveryReport, Session
 from ..state import SessionConfig
 from ..stores.records import Work
 from ..workers import DeferredWorker
@@ -30,6 +33,11 @@ class SteppedManager(SessionManager):
     def owner_id(self) -> str:
         """In whose name work is claimed."""
         return self._core.owner_id
+
+    @property
+    def clock(self) -> Clock:
+        """What tells the time."""
+        return self._core.clock
 
     def begin(
         self,
@@ -48,6 +56,34 @@ class SteppedManager(SessionManager):
             SessionSupervisedError: Something runs for it already.
         """
         return self._starting.adopt(session_id)
+
+    def recover_for(
+        self, *, restarts: bool, max_takeovers: int, restarting: bool
+    ) -> tuple[RecoveryReport, tuple[Session, ...]]:
+        """Clear away what dead owners left, but for the sessions that get a new worker.
+
+        Args:
+            restarts: Whether there is somebody who starts workers anew.
+            max_takeovers: A session that was taken over more often lately is ended.
+            restarting: Whether sessions whose worker is to be started anew are taken at all.
+
+        Returns:
+            What was done; the sessions whose worker was claimed, and has to be started.
+        """
+        self._core.check_open()
+        claimed: list[Session] = []
+        report = recover(
+            self._core,
+            restart=claimed.append if restarts else None,
+            max_takeovers=max_takeovers,
+            restarting=restarting,
+        )
+        return report, tuple(claimed)
+
+    def restart_failed(self, session_id: str, cause: BaseException) -> None:
+        """End a session whose worker was claimed and can't be started."""
+        self.not_adopted(session_id)
+        self._starting.failed(session_id, cause)
 
     def not_adopted(self, session_id: str) -> None:
         """Let go of the claim of a worker that does not run."""
@@ -72,6 +108,14 @@ class SteppedManager(SessionManager):
     def worker_stopped(self, session_id: str, worker: DeferredWorker, error: str | None) -> None:
         """Note that what ran for a session has stopped, and go on with its way out."""
         self._workers.stopped(session_id, worker, error)
+
+    def worker_gone(self, session_id: str, worker: DeferredWorker) -> None:
+        """Note that what ran for a session runs no longer, though the session is not ended."""
+        self._workers.gone(session_id, worker)
+
+    def worker_failed(self, session_id: str, cause: str, owner_id: str) -> Session:
+        """End a session because what ran for it has failed; refused where its owner is dead."""
+        return self._change(session_id, Fail(cause_in_words(cause)), owner_id=owner_id)
 
     def ahead(self, session: Session) -> timedelta:
         """Return by how much the instants of a session are ahead of the clock."""

@@ -38,11 +38,14 @@ class Parent(Protocol):
 
     Attributes:
         timing: What waits.
-        owner_id: In whose name work is claimed.
     """
 
     timing: Timing
-    owner_id: str
+
+    @property
+    def owner_id(self) -> str:
+        """In whose name work is claimed."""
+        ...
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -107,6 +110,7 @@ class SessionSupervisor(DeferredWorker):
 
     Attributes:
         session_id: Whose children.
+        owner_id: In whose name they run.
         failure: What the session was failed by, in words; None if it was not.
         abandoned: Names of the children that did not even end when they were cancelled.
 
@@ -126,6 +130,7 @@ class SessionSupervisor(DeferredWorker):
     ) -> None:
         loop = asyncio.get_running_loop()
         self.session_id = session_id
+        self.owner_id = parent.owner_id
         self.failure: str | None = None
         self.abandoned: tuple[str, ...] = ()
         self._loop = loop
@@ -258,7 +263,7 @@ class SessionSupervisor(DeferredWorker):
             name=name,
             restarts=slot.restarts,
             manager=self._manager,
-            owner_id=self._parent.owner_id,
+            owner_id=self.owner_id,
             inbox=slot.inbox,
             on_ready=on_ready,
         )
@@ -318,9 +323,9 @@ class SessionSupervisor(DeferredWorker):
 
     # --- stopping -------------------------------------------------------------------------
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, *, ends: bool = True) -> None:
         """Begin to stop the children; on any thread, as often as anybody wants it."""
-        call_soon(self._loop, self.begin_to_stop)
+        call_soon(self._loop, partial(self.begin_to_stop, ends=ends))
 
     def begin_to_stop(self, *, ends: bool = True) -> asyncio.Future[None]:
         """Begin to stop the children; returns what is done when that is.

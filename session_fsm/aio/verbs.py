@@ -17,6 +17,7 @@ from ..errors import Refusal
 from ..feeds import POLL_SECONDS, check_position, check_waits
 from ..hooks import entering, leaving
 from ..items import Write
+from ..keeper import MAX_TAKEOVERS
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager as BlockingManager
 from ..messages import Message, ToolCall
@@ -395,8 +396,13 @@ class SessionVerbs(ABC):
     async def sweep(self, *, at: datetime | None = None) -> SweepReport:
         return await self._desk.do(self._desk.inner.sweep, at=at)
 
-    async def recover(self) -> RecoveryReport:
-        return await self._desk.do(self._desk.inner.recover)
+    @abstractmethod
+    async def recover(
+        self,
+        *,
+        restart: Callable[[Session], Iterable[Child]] | None = None,
+        max_takeovers: int = MAX_TAKEOVERS,
+    ) -> RecoveryReport: ...
 
     async def purge(self, *, ended_before: datetime) -> int:
         return await self._desk.do(self._desk.inner.purge, ended_before=ended_before)

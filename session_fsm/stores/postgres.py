@@ -79,6 +79,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
     Attributes:
         clock: The clock of the database.
+        lease_seconds: See there.
 
     Raises:
         ValueError: Neither a URL nor a pool, or both; or the URL can't be read.
@@ -117,6 +118,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._sql = connections.sql
         self.url = connections.url
         self.clock = DatabaseClock(seconds)
+        self.lease_seconds = lease_seconds
         # Who renews must not wait for whoever works, and must not wait long for anything.
         self._beats = Connections(
             where,
@@ -244,16 +246,6 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._hints.committed()
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have something called when another process may have committed.
-
-        It is a hint: who waits for something looks by itself from time to time.
-
-        Args:
-            callback: Called on a thread of the store's own; what it raises is logged.
-
-        Returns:
-            What ends it; twice is harmless.
-        """
         return self._hints.watch(callback)
 
     def mark(self, name: str) -> bytes | None:

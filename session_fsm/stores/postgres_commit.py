@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
+from ..state import SessionState
 from .postgres_links import Connection
 from .postgres_sql import Sql
 from .records import Commit, StoredStep, Work, carried_over, ended_at
@@ -302,6 +303,6 @@ class PreparedCommit:
         return None
 
 
-def recovery_of(state: Any) -> str:
+def recovery_of(state: SessionState) -> str:
     """Return what is to become of a session whose owner died."""
-    return str(getattr(state.config, "recovery", "release"))
+    return str(state.config.recovery)

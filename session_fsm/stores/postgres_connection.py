@@ -70,7 +70,8 @@ class Connections:
             the server has for the role. A pool's connections have their owner's.
         retry_seconds: For how long a lost server is tried again.
         max_connections: Most connections at once.
-        silence_seconds: For how long the server may say nothing, besides the time of a statement.
+        silence_seconds: For how long the server may say nothing, besides the time of a statement;
+            None: the usual time.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -91,7 +92,7 @@ class Connections:
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
-        silence_seconds: float = SILENCE_SECONDS,
+        silence_seconds: float | None = None,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
@@ -100,6 +101,8 @@ class Connections:
             self.target = target_of(
                 where, schema=schema, statement_timeout_seconds=statement_timeout_seconds
             )
+            if silence_seconds is None:
+                silence_seconds = SILENCE_SECONDS
             silence = (
                 None
                 if statement_timeout_seconds is None
@@ -235,7 +238,7 @@ class Connections:
 
     def _worked(self, link: Connection, work: Callable[[Connection], T]) -> T:
         try:
-            link.execute("BEGIN")
+            link.execute("BEGIN", prepare=False)
             return work(link)
         except psycopg.Error as fault:
             lost = is_lost(fault, link)
@@ -249,7 +252,7 @@ class Connections:
 
     def _end(self, link: Connection) -> None:
         try:
-            said = link.execute("COMMIT").statusmessage
+            said = link.execute("COMMIT", prepare=False).statusmessage
         except psycopg.Error:
             undo(link)
             raise
@@ -314,7 +317,7 @@ class Connections:
         with contextlib.ExitStack() as tried:
             link = tried.enter_context(self.link())
             try:
-                link.execute("BEGIN")
+                link.execute("BEGIN", prepare=False)
             except psycopg.Error as fault:
                 if is_lost(fault, link):
                     raise LostError(fault) from fault
@@ -361,18 +364,18 @@ def undo(link: Connection) -> None:
     """Undo a transaction, as far as the connection still does anything."""
     with contextlib.suppress(psycopg.Error):
         if not link.closed:
-            link.execute("ROLLBACK")
+            link.execute("ROLLBACK", prepare=False)
 
 
 def in_savepoint(link: Connection, work: Callable[[Connection], T]) -> T:
     """Do something inside a transaction, so that an error undoes it alone."""
-    link.execute("SAVEPOINT part")
+    link.execute("SAVEPOINT part", prepare=False)
     try:
         result = work(link)
     except BaseException:
         with contextlib.suppress(psycopg.Error):
-            link.execute("ROLLBACK TO SAVEPOINT part")
-            link.execute("RELEASE SAVEPOINT part")
+            link.execute("ROLLBACK TO SAVEPOINT part", prepare=False)
+            link.execute("RELEASE SAVEPOINT part", prepare=False)
         raise
-    link.execute("RELEASE SAVEPOINT part")
+    link.execute("RELEASE SAVEPOINT part", prepare=False)
     return result

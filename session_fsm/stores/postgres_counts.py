@@ -24,7 +24,7 @@ COUNTS: Final = (
     " WHERE lifecycle = %s::text GROUP BY status"
 )
 _HAS_MANY: Final = (
-    "SELECT count(*) > %s FROM (SELECT 1 FROM {s}.session_count LIMIT %s::bigint) AS some"
+    "SELECT count(*) > %s FROM (SELECT 1 FROM {s}.session_count LIMIT %s::bigint) AS counted"
 )
 # Who comes at the same time waits for this, and then finds that the rows are gone.
 ROLL_UP: Final = """

@@ -13,10 +13,20 @@ from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
 from .postgres_sql import Sql, known
-from .postgres_takeover import KINDS, TakeOver, forget_the_dead, left_by_the_dead
+from .postgres_takeover import (
+    KINDS,
+    TakeOver,
+    forget_the_dead,
+    give_back,
+    left_by_the_dead,
+)
 from .records import Abandoned, Taken, Work
 
 _WORK: Final = "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
+_WORK_OF: Final = (
+    "SELECT kind, item FROM {s}.work WHERE session_id = %s::text AND owner_id = %s::text"
+    " ORDER BY kind, item"
+)
 _TO_STOP: Final = (
     "SELECT session_id FROM {s}.work WHERE owner_id = %s::text AND stop ORDER BY session_id"
 )
@@ -106,6 +116,10 @@ class PostgresOwning(PostgresReading):
         rows = self._rows(_WORK, (known(session_id),))
         return tuple(Work(KINDS[kind], item) for kind, item in rows)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        rows = self._rows(_WORK_OF, (known(session_id), known(owner_id)))
+        return tuple(Work(KINDS[kind], item) for kind, item in rows)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         whose = None if session_id is None else known(session_id)
         return self._connections.read(
@@ -113,20 +127,6 @@ class PostgresOwning(PostgresReading):
         )
 
     def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
-        """Make work of dead owners the owner's own, of so many sessions at most.
-
-        Two who take at the same time never take the same. What was taken lately counts as a
-        further attempt.
-
-        Args:
-            owner_id: Who takes it.
-            limit: Most sessions.
-            restarting: Whether sessions are taken that want their worker started again, too.
-
-        Raises:
-            FencedError: The owner does not live.
-            StoreUnavailableError: The server can't be reached.
-        """
         self._leases.check(owner_id, "")
         if (settled := self._settled(owner_id)) is not None:
             return settled
@@ -170,11 +170,9 @@ class PostgresOwning(PostgresReading):
         for session_id, token in tokens.items():
             self._tokens.keep(owner_id, session_id, token)
 
-    def give_back(self, taken: Taken, owner_id: str) -> None:
-        """Undo a take-over that came to nothing: the work is the dead owner's again."""
-        taking = TakeOver(self._sql, self.lifecycle.name, owner_id, restarting=True)
-        self._connections.write(lambda link: taking.undo(link, taken), landed=never)
-        self._tokens.keep(owner_id, taken.session_id, None)
+    def give_back(self, taken: Taken) -> None:
+        self._connections.write(lambda link: give_back(link, self._sql, taken), landed=never)
+        self._tokens.keep(taken.holder_id, taken.session_id, None)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         return tuple(each for (each,) in self._rows(_TO_STOP, (known(owner_id),)))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from .postgres_commit import OWNING
 from .postgres_links import Connection
 from .postgres_sql import Sql
-from .records import Abandoned, Taken, Work, WorkKind
+from .records import LATELY_SECONDS, Abandoned, Taken, Work, WorkKind
 
 KINDS: Final[dict[str, WorkKind]] = {
     "task": "task",
@@ -16,8 +16,6 @@ KINDS: Final[dict[str, WorkKind]] = {
     "stop": "stop",
     "worker": "worker",
 }
-COUNTED_SECONDS: Final = 3600
-"""Taking over counts as a further attempt for so long."""
 
 # From owner to owner through the index: there are few of them, whatever they have to do.
 _OWNERS: Final = (
@@ -83,9 +81,9 @@ _GIVE_WORK: Final = (
     " AND owner_id = %s::text AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
 )
 _GIVE_SESSION: Final = (
-    "UPDATE {s}.session SET owner_id = CASE WHEN owner_id = %(taker)s::text AND %(owned)s::boolean"
-    " THEN %(dead)s::text ELSE owner_id END, attempts = greatest(attempts - 1, 0),"
-    " taken_at = clock_timestamp() WHERE session_id = %(id)s::text"
+    "UPDATE {s}.session SET owner_id = %s::text WHERE session_id = %s::text AND owner_id = %s::text"
+    " AND NOT EXISTS (SELECT 1 FROM {s}.work WHERE work.session_id = session.session_id"
+    " AND work.kind = ANY(%s::text[]) AND work.owner_id = session.owner_id)"
 )
 _FORGET: Final = (
     "DELETE FROM {s}.owner WHERE owner_id IN (SELECT owner_id FROM {s}.owner AS gone"
@@ -158,11 +156,20 @@ class TakeOver:
         link.execute(sql(_MOVE), (owner_id, ids, dead))
         owned = sorted({key[0] for key, some in work if any(each.kind in OWNING for each in some)})
         told = {"owned": owned, "taker": owner_id, "ids": sorted({key[0] for key, _ in work})}
-        counted = f"{COUNTED_SECONDS} seconds"
+        counted = f"{LATELY_SECONDS:g} seconds"
         rows = link.execute(sql(_TAKE), {**told, "counted": counted}).fetchall()
         attempts = {session_id: count for session_id, _, count in rows}
         tokens = {session_id: token for session_id, token, _ in rows if session_id in owned}
-        taken = tuple(Taken(*key, some, attempts[key[0]]) for key, some in work)
+        taken = tuple(
+            Taken(
+                session_id=session_id,
+                owner_id=dead_id,
+                work=some,
+                holder_id=owner_id,
+                attempts=attempts[session_id],
+            )
+            for (session_id, dead_id), some in work
+        )
         return taken, tokens
 
     def _dead(self, link: Connection) -> list[str]:
@@ -198,21 +205,19 @@ class TakeOver:
             (each.session_id, work) in have for each in taken for work in each.work
         )
 
-    def undo(self, link: Connection, taken: Taken) -> None:
-        """Give what was taken back to the dead owner, in a transaction."""
-        sql, owner_id, session_id = self._sql, self._owner_id, taken.session_id
-        lock = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
-        link.execute(sql(lock), (session_id,))
-        kinds, items = [work.kind for work in taken.work], [work.item for work in taken.work]
-        given = link.execute(
-            sql(_GIVE_WORK), (taken.owner_id, session_id, owner_id, kinds, items)
-        ).rowcount
-        if given:
-            told = {"taker": owner_id, "dead": taken.owner_id, "id": session_id}
-            owned = any(kind in OWNING for kind in kinds)
-            link.execute(sql(_GIVE_SESSION), {**told, "owned": owned})
-
 
 def forget_the_dead(link: Connection, sql: Sql) -> None:
     """Remove the rows of dead owners who have left nothing."""
     link.execute(sql(_FORGET))
+
+
+def give_back(link: Connection, sql: Sql, taken: Taken) -> None:
+    """Have work be the dead owner's again, in a transaction, unless it was done meanwhile."""
+    session_id, holder_id = taken.session_id, taken.holder_id
+    lock = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
+    link.execute(sql(lock), (session_id,))
+    kinds, items = [work.kind for work in taken.work], [work.item for work in taken.work]
+    given = link.execute(sql(_GIVE_WORK), (taken.owner_id, session_id, holder_id, kinds, items))
+    if given.rowcount and any(kind in OWNING for kind in kinds):
+        told = (taken.owner_id, session_id, holder_id, list(OWNING))
+        link.execute(sql(_GIVE_SESSION), told)

@@ -216,12 +216,12 @@ def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[
     cursors: dict[int, psycopg.Cursor[Row]] = {}
     try:
         with link.pipeline():
-            link.execute("BEGIN")
+            link.execute("BEGIN", prepare=False)
             for change in ordered:
                 for statement in change.statements:
                     cursor = cursors[id(change)] = link.cursor()
                     cursor.execute(*statement)
-            ended = link.execute("COMMIT")
+            ended = link.execute("COMMIT", prepare=False)
         if ended.statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("the transaction was undone")
     except psycopg.Error:
@@ -238,7 +238,7 @@ def _made(link: Connection, change: PreparedCommit) -> bool:
             change.note(row)
         return row is not None
     try:
-        link.execute("BEGIN")
+        link.execute("BEGIN", prepare=False)
         change.apply(link)
     except GoneError:
         undo(link)
@@ -246,5 +246,5 @@ def _made(link: Connection, change: PreparedCommit) -> bool:
     except BaseException:
         undo(link)
         raise
-    link.execute("COMMIT")
+    link.execute("COMMIT", prepare=False)
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -15,6 +15,9 @@ from ..session import PositionedEvent
 from ..state import SessionState
 
 WorkKind = Literal["task", "start", "stop", "worker"]
+
+LATELY_SECONDS: Final = 3600.0
+"""A session that was not taken over for as long begins to be counted anew."""
 
 
 @attrs.frozen
@@ -198,22 +201,24 @@ class Abandoned:
     work: tuple[Work, ...]
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Taken:
-    """Work of a dead owner in one session, which another one has made its own.
+    """What a dead owner left in one session, and somebody living has taken upon itself.
 
     Attributes:
         session_id: The session.
         owner_id: The dead owner.
         work: What it left.
-        attempts: How often work of the session was taken over lately, this time included; 0 where
-            that is not counted.
+        holder_id: In whose name the work stands now: of whoever took it over, or still of the dead
+            one, where the store leaves that to the next commit.
+        attempts: How often the session was taken over lately, this time included; 0: not counted.
     """
 
     session_id: str
     owner_id: str
     work: tuple[Work, ...]
-    attempts: int
+    holder_id: str
+    attempts: int = 0
 
 
 @attrs.frozen
