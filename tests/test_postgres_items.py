@@ -61,7 +61,7 @@ def test_items_whose_answer_was_lost_are_told(
     [item] = author.put("a", Put("files", "k", 1))
     assert proxy.lost == 1
     assert author.store.item("a", "files", "k", BEGINNING) == item
-    assert item.version == 1  # type: ignore[union-attr]
+    assert item.version == 1
     before_commit(lambda: proxy.lose_answers(1))
     assert author.put("a", Clear("files")) == (1,)
     assert proxy.lost == 2
