@@ -61,7 +61,7 @@ def test_items_whose_answer_was_lost_are_told(
     [item] = author.put("a", Put("files", "k", 1))
     assert proxy.lost == 1
     assert author.store.item("a", "files", "k", BEGINNING) == item
-    assert item.version == 1  # type: ignore[union-attr]
+    assert item.version == 1
     before_commit(lambda: proxy.lose_answers(1))
     assert author.put("a", Clear("files")) == (1,)
     assert proxy.lost == 2
@@ -96,7 +96,7 @@ def test_items_that_others_wrote_over_are_in_doubt(
         [item] = author.put("a", Put("files", "k", 1))
         assert item.version == 1  # type: ignore[union-attr]
 
-        maker = author.store
+        maker, pauses = author.store, list[int]()
         assert isinstance(maker, PostgresStore)
         patience = maker._connections.patience
 
@@ -105,6 +105,7 @@ def test_items_that_others_wrote_over_are_in_doubt(
             pause = found.pause
 
             def paused() -> bool:
+                pauses.append(1)
                 Author(other, "other-2").put("a", Put("files", "l", 2))
                 return pause()
 
@@ -115,5 +116,6 @@ def test_items_that_others_wrote_over_are_in_doubt(
         before_commit(lambda: proxy.lose_answers(1))
         with pytest.raises(StoreUnavailableError, match="others have written since") as caught:
             author.put("a", Put("files", "k", 2))
+        assert len(pauses) == 1  # it is told at once: no time will tell
         assert (caught.value.operation_id or "").startswith("author-")
         assert [each.key for each in other.items("a", "files", 9, None, BEGINNING)] == ["k", "l"]
