@@ -656,6 +656,85 @@ async def test_supervisor_is_one_of_many_that_want_a_session(
     assert supervisor_of(next(e for e in outcomes if isinstance(e, Session)).worker).alive is False
 
 
+@pytest.mark.parametrize("after", [None, 0.0, 10.0])
+@simulated
+async def test_supervisor_of_children_that_have_ended_well_is_none(
+    clock: ManualClock, tmp_path: Path, after: float | None
+) -> None:
+    """A session whose children have all ended well lives on, and may be supervised anew."""
+    url = f"sqlite:///{tmp_path}/s.db"
+
+    async def ends(_: ChildContext) -> None:
+        if after is not None:
+            await asyncio.sleep(after)
+
+    async with opened(clock, store=url) as manager, opened(clock, store=url) as other:
+        children = [Child("a", ends), Child("b", ends, restart="temporary")]
+        session = await manager.create("s", config=NEVER, children=children)
+        if after:
+            with pytest.raises(SessionSupervisedError):
+                await manager.supervise("s", children)
+            await asyncio.sleep(after)
+        while manager.store.work_in("s"):
+            await asyncio.sleep(0.1)
+        session = await manager.get("s")
+        assert (session.status, session.state.error, session.worker) == ("active", None, None)
+        session = await other.supervise("s", [Child("a", waits)])
+        assert supervisor_of(session.worker).alive
+        assert (await other.terminate("s")).status == "terminated"
+        assert (await manager.verify()).ok
+
+
+@simulated
+async def test_supervisor_goes_on_while_any_child_has_not_ended(clock: ManualClock) -> None:
+    """A child that ends before the next one is started, or beside another, ends nothing."""
+
+    async def ends(_: ChildContext) -> None: ...
+
+    async def starts(child: ChildContext) -> None:
+        await asyncio.sleep(5)
+        child.ready()
+        await child.stopping.wait()
+
+    async with opened(clock) as manager:
+        children = [Child("first", ends), Child("second", starts, signals_ready=True)]
+        session = await manager.create("s", config=NEVER, children=children)
+        await asyncio.sleep(10)
+        assert supervisor_of((await manager.get("s")).worker) is session.worker
+        with pytest.raises(SessionSupervisedError):
+            await manager.supervise("s", children)
+
+
+@pytest.mark.parametrize("verb", ["terminate", "fail"])
+@simulated
+async def test_supervisor_whose_children_end_as_the_session_does(
+    clock: ManualClock, verb: str
+) -> None:
+    """A session that is ended while its last child ends by itself ends in good order."""
+    async with opened(clock) as manager:
+        loop, may_end = asyncio.get_running_loop(), asyncio.Event()
+
+        async def ends(_: ChildContext) -> None:
+            await may_end.wait()
+
+        for number in range(20):
+            may_end.clear()
+            session_id = f"s{number}"
+            await manager.create(session_id, config=NEVER, children=[Child("c", ends)])
+            for _ in range(number):
+                await asyncio.sleep(0)
+            loop.call_soon(may_end.set)
+            if verb == "terminate":
+                session = await manager.terminate(session_id)
+                assert (session.status, session.state.error) == ("terminated", None)
+            else:
+                session = await manager.fail(session_id, "boom")
+                assert (session.status, session.state.error) == ("terminated", "boom")
+            while (await manager.get(session_id)).worker is not None:
+                await asyncio.sleep(0)
+        assert (await manager.recover()).released == ()
+
+
 @simulated
 async def test_supervisor_that_can_not_take_over_fails_the_session(clock: ManualClock) -> None:
     """A session whose children can't be started anew has ended, with the cause."""

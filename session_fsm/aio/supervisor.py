@@ -212,6 +212,8 @@ class SessionSupervisor(DeferredWorker):
         self._is_active = True
         if self.failure is not None:
             self._parent.failed(self, self.failure)
+        elif not self.alive:
+            self.begin_to_stop()
 
     # --- running --------------------------------------------------------------------------
 
@@ -323,11 +325,17 @@ class SessionSupervisor(DeferredWorker):
         return limit.backoff(len(self._restarted))
 
     def _ended(self, slot: _Slot) -> None:
-        """Fail the session if no child is left, and one has failed: nothing is behind it then."""
+        """Note that a child has ended for good: with the last one, nothing is behind the session.
+
+        If one has failed, so has the session. If all have ended well it lives on, and the claim of
+        its worker is let go of: others may be started for it.
+        """
         if any(other.running for other in self._slots if other is not slot):
             return
         if failed := [each for each in self._slots if each.has_failed]:
             self._fail(slot if slot.has_failed else failed[0])
+        elif self._is_active:
+            self.begin_to_stop()
 
     def _fail(self, slot: _Slot) -> None:
         if self.failure is None:
