@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -30,6 +30,10 @@ from .stores.records import Work
 from .table import error_with
 
 logger = logging.getLogger(__name__)
+
+
+ENDED_BEFORE_START: Final = "ended before its start was done"
+"""What is told of a session that somebody ends while it is being started."""
 
 
 class Draft:
@@ -365,7 +369,7 @@ class Terminate:
             [first, *_] = lifecycle.way_out(status)
             cause = None
             if status == lifecycle.initial:
-                cause = self.reason or "ended before its start was done"
+                cause = self.reason or ENDED_BEFORE_START
             draft.fire(first.trigger, reason=self.reason, **_error_argument(first, cause))
         settle(draft)
 
