@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 NO_WORK: Final[frozenset[Work]] = frozenset()
 
 
+ENDED_BEFORE_START: Final = "ended before its start was done"
+"""What is told of a session that somebody ends while it is being started."""
+
+
 class Draft:
     """A session on its way to a new state.
 
@@ -391,7 +395,7 @@ class Terminate:
             [first, *_] = lifecycle.way_out(status)
             cause = None
             if status == lifecycle.initial:
-                cause = self.reason or "ended before its start was done"
+                cause = self.reason or ENDED_BEFORE_START
             draft.fire(first.trigger, reason=self.reason, **_error_argument(first, cause))
         settle(draft)
 

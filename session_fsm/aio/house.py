@@ -396,17 +396,24 @@ class House(Desk):
 
 
 class _Started:
-    """The child that a start is: it holds what was started until that is to be stopped."""
+    """The child that a start is: it holds what was started until that is to be stopped.
+
+    Attributes:
+        is_cut_short: Whether there is no worker yet: a start knows of no stop, and is cancelled.
+        show: Called with the worker.
+    """
 
     def __init__(self, start: Start, session: Session, calls: Calls) -> None:
         self._calls = calls
         self._start = start
         self._session = session
+        self.is_cut_short = True
         self.show: Callable[[Any], None] = lambda _: None
 
     async def __call__(self, context: ChildContext) -> None:
         """Start; then wait for the stop."""
         worker = await self._start(self._session)
+        self.is_cut_short = False
         self.show(worker)
         context.ready()
         if worker is None:

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from ..decisions import cause_in_words
+from ..decisions import ENDED_BEFORE_START, cause_in_words
 from ..workers import DeferredWorker
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
@@ -145,6 +145,7 @@ class SessionSupervisor(DeferredWorker):
         self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
+        self._ends = False
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._is_active = False
         self._shown: Any = self
@@ -207,16 +208,26 @@ class SessionSupervisor(DeferredWorker):
             slot.task = self._parent.spawn(self._run(slot), name)
             if not await self._parent.timing.wait((slot.ready, slot.task), until=until):
                 return f"child {slot.child.name!r} was not ready in time"
-            _settle(slot.ready, "was cancelled")  # before it began, or it would have told
+            _settle(slot.ready, self._why_not_ready())
             if (cause := slot.ready.result()) is not None:
                 return cause
         return self.failure
+
+    def _why_not_ready(self) -> str:
+        """Say why a child was not ready that has told nothing, though its task is done."""
+        if self.failure is not None:
+            return self.failure
+        if self._stopping is None:
+            return "was cancelled"  # before it began, or it would have told
+        return ENDED_BEFORE_START if self._ends else "its manager was closed"
 
     def activated(self) -> None:
         """Be told that the session is active: from now on a failure ends it."""
         self._is_active = True
         if self.failure is not None:
             self._parent.failed(self, self.failure)
+        elif not self.alive:
+            self.begin_to_stop()
 
     # --- running --------------------------------------------------------------------------
 
@@ -240,6 +251,9 @@ class SessionSupervisor(DeferredWorker):
             if slot.child.restart == "temporary" or not (
                 failed or slot.child.restart == "permanent"
             ):
+                if not slot.ready.done():
+                    _settle(slot.ready, f"child {slot.child.name!r} ended before it was ready")
+                    return
                 slot.has_failed = failed
                 self._ended(slot)
                 return
@@ -328,11 +342,17 @@ class SessionSupervisor(DeferredWorker):
         return limit.backoff(len(self._restarted))
 
     def _ended(self, slot: _Slot) -> None:
-        """Fail the session if no child is left, and one has failed: nothing is behind it then."""
+        """Note that a child has ended for good: with the last one, nothing is behind the session.
+
+        If one has failed, so has the session. If all have ended well it lives on, and the claim of
+        its worker is let go of: others may be started for it.
+        """
         if any(other.running for other in self._slots if other is not slot):
             return
         if failed := [each for each in self._slots if each.has_failed]:
             self._fail(slot if slot.has_failed else failed[0])
+        elif self._is_active:
+            self.begin_to_stop()
 
     def _fail(self, slot: _Slot) -> None:
         if self.failure is None:
@@ -355,6 +375,7 @@ class SessionSupervisor(DeferredWorker):
             ends: Whether the session is being ended, and waits for this; not if it lives on.
         """
         if self._stopping is None:
+            self._ends = ends
             stop = partial(self._stop_and_tell, ends)
             self._stopping = self._parent.insist(stop, f"{self.session_id} stops")
         return self._stopping
@@ -377,8 +398,8 @@ class SessionSupervisor(DeferredWorker):
                 continue
             if slot.alive and slot.context is not None:
                 slot.context.ask_to_stop()
-                asked = min(until, timing.after(slot.child.stop_seconds))
-                await self._wait((task, self._hurried), asked)
+                waits = 0.0 if _is_cut_short(slot.child.run) else slot.child.stop_seconds
+                await self._wait((task, self._hurried), min(until, timing.after(waits)))
             if not task.done():
                 task.cancel()
                 await self._wait((task,), min(until, timing.after(self._cancel_seconds)))
@@ -410,6 +431,11 @@ class SessionSupervisor(DeferredWorker):
             await self._parent.timing.wait(tasks, until=until)
         except asyncio.CancelledError:
             forget_cancellation()
+
+
+def _is_cut_short(run: object) -> bool:
+    """Tell whether a child is cancelled as soon as it is asked to stop."""
+    return bool(getattr(run, "is_cut_short", False))
 
 
 def _settle(
