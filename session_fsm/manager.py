@@ -59,6 +59,8 @@ class SessionManager(ContextKeeper):
         stop_grace_seconds: Longest stop; None: the lifecycle's own, 10.
         touch_resolution_seconds: A touch that is nearer to the last activity writes nothing.
         context_limits: How much the context of a session holds.
+        new_owner_id: Makes the ids in whose name the manager works: one now, and another one each
+            time that it was counted as dead. No two managers may ever have the same.
 
     Raises:
         ValueError: The URL names no known kind of store.
@@ -80,6 +82,7 @@ class SessionManager(ContextKeeper):
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
         context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
+        new_owner_id: IdFactory = random_id,
     ) -> None:
         graces = {"start": start_grace_seconds, "stop": stop_grace_seconds}
         lifecycle = with_graces(lifecycle, graces)
@@ -101,11 +104,12 @@ class SessionManager(ContextKeeper):
             lifecycle=lifecycle,
             clock=main.clock if clock is None else clock,
             auto_idle=auto_idle,
-            owner_id=random_id(),
+            owner_id=new_owner_id(),
         )
         super().__init__(core, Workers(core))
         self._contexts = Contexts(core, context_limits)
         self._new_id = new_id
+        self._new_owner_id = new_owner_id
         self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
         self._closing = threading.Lock()
         try:
@@ -125,7 +129,7 @@ class SessionManager(ContextKeeper):
         self._workers.give_up(owner_id)
         with self._closing:
             if not self._core.closed:
-                another = random_id()
+                another = self._new_owner_id()
                 self._span.enlist(another, self._lapsed)
                 self._core.owner_id = another
 

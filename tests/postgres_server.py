@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,17 @@ class PostgresServer:
         """Return the name of a schema that is not there yet."""
         return f"test_{next(self._numbers)}"
 
+    @contextmanager
+    def opened_store(self, **more: Any) -> Iterator[PostgresStore]:
+        """Open a store in a new schema; both are gone afterwards."""
+        schema = self.new_schema()
+        store = PostgresStore(self.url(more=f"?schema={schema}"), **more)
+        try:
+            yield store
+        finally:
+            store.close()
+            self.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+
     def remove(self) -> None:
         """Stop it, and leave nothing of it."""
         with contextlib.suppress(subprocess.SubprocessError):
@@ -151,7 +163,7 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def postgres_store(postgres_url: str) -> Iterator[PostgresStore]:
-    """A new store in a new schema."""
+    """A new store, in the schema of `postgres_url`."""
     store = PostgresStore(postgres_url)
     yield store
     store.close()

@@ -165,3 +165,5 @@ def test_example_chat_starts_though_one_conversation_is_broken(
         assert texts(told) == ["Hello", "Hello? That is your question 1."]
     assert server.ask("GET", "/chats/broken")[0] == 503
     assert server.stop() in (0, -signal.SIGTERM)
+    with SessionManager(url) as manager:
+        assert manager.get("broken").status == "active"  # for whoever can read it

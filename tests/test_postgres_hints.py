@@ -1,61 +1,119 @@
-"""Processes that share a PostgreSQL server hear of each other's commits, without a look."""
+"""Processes hint to each other that something was committed, outside of the commits."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+import threading
+from contextlib import closing
 
 import pytest
-from managing import begin, end
+from postgres_server import PostgresServer
 
-from session_fsm import SessionManager
-from session_fsm.aio import SessionManager as AsyncManager
 from session_fsm.stores import PostgresStore
+from session_fsm.stores import postgres_hints as hints
+from session_fsm.stores.postgres_hints import channel_of
+from session_fsm.testing.authors import Author
 
-NEVER_SECONDS = 1e6
-"""Nobody would look for himself before a test is over."""
-
-
-@pytest.fixture
-def other(postgres_url: str) -> Iterator[SessionManager]:
-    """A manager of another store, as another process has it."""
-    with SessionManager(postgres_url) as manager:
-        yield manager
+PATIENCE_SECONDS = 30
 
 
-def test_postgres_hints_wake_a_feed(postgres_url: str, other: SessionManager) -> None:
-    """Whoever follows a feed is told what others commit, though it never looks by itself."""
-    with SessionManager(postgres_url) as manager:
-        feed = manager.events(after=0, poll_seconds=NEVER_SECONDS)
-        for session_id in ("a", "b"):
-            told = begin(lambda: [next(feed) for _ in range(2)])
-            other.create(session_id)
-            [[created, moved]] = end(told)
-            assert {created.session_id, moved.session_id} == {session_id}
+def listeners(postgres: PostgresServer) -> int:
+    """Return how many connections listen, as far as their last statement tells."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %%'"
+    [(number,)] = postgres.execute(query)
+    return int(number)
 
 
-def test_postgres_hints_wake_a_feed_on_a_loop(postgres_url: str, other: SessionManager) -> None:
-    """The same for a feed that is followed on an event loop."""
+def test_hints_reach_other_stores(
+    postgres_url: str, postgres_store: PostgresStore, postgres: PostgresServer
+) -> None:
+    """A commit of one store is heard of in another one; nobody listens before somebody watches."""
+    postgres_store.enlist("author")
+    with closing(PostgresStore(postgres_url)) as other:
+        assert listeners(postgres) == 0
+        rung = threading.Event()
+        end = other.watch(rung.set)
+        assert rung.wait(PATIENCE_SECONDS)  # it listens: what was before may have been missed
+        rung.clear()
+        Author(postgres_store).write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+        other.watch(lambda: None)
+        assert listeners(postgres) == 1
+        end()
+        end()
 
-    async def follow() -> list[str]:
-        async with asyncio.timeout(60), AsyncManager(postgres_url) as manager:
-            told: list[str] = []
-            async for event in manager.events(after=0, poll_seconds=NEVER_SECONDS):
-                told.append(event.event.kind)
-                if len(told) == 1:
-                    await asyncio.to_thread(other.touch, "a")
-                if told[-1] == "changed":
-                    break
-            return told
 
-    other.create("a")
-    assert asyncio.run(follow()) == ["created", "moved", "changed"]
+def test_hints_are_of_others_alone(
+    postgres_url: str, postgres_store: PostgresStore, postgres: PostgresServer
+) -> None:
+    """A store is not told of its own commits, nor whoever has ended watching of any."""
+    postgres_store.enlist("author")
+    ready, heard = threading.Event(), []
+    end = postgres_store.watch(ready.set)
+    assert ready.wait(PATIENCE_SECONDS)
+    end()
+    postgres_store.watch(lambda: heard.append("own"))
+    with closing(PostgresStore(postgres_url)) as other:
+        rung = threading.Event()
+        other.watch(rung.set)
+        assert rung.wait(PATIENCE_SECONDS)
+        rung.clear()
+        Author(postgres_store).write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+    assert heard == []
 
 
-def test_postgres_hints_end_with_the_manager(postgres_store: PostgresStore) -> None:
-    """A closed manager is not called any longer by a store that goes on."""
-    manager = SessionManager(postgres_store)
-    assert list(manager.events(after=0, timeout_seconds=0, poll_seconds=NEVER_SECONDS)) == []
-    assert len(postgres_store._hints._callbacks) == 1
-    manager.close()
-    assert postgres_store._hints._callbacks == {}
+def test_hints_are_sent_outside_of_commits(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+) -> None:
+    """Many commits in a while are one notification, which no commit waits for."""
+    monkeypatch.setattr(hints, "PAUSE_SECONDS", PATIENCE_SECONDS)
+    postgres_store.enlist("author")
+    channel = channel_of(postgres_store._connections.sql.schema)
+    with postgres.connect() as connection:
+        connection.execute(f'LISTEN "{channel}"'.encode())
+        author = Author(postgres_store)
+        author.write("a", "activate")
+        heard = list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1))
+        for _ in range(20):
+            author.write("a", "touch")
+        heard += connection.notifies(timeout=0)
+    assert len(heard) == 1
+
+
+def test_hints_survive_a_lost_connection(
+    postgres_url: str,
+    postgres_store: PostgresStore,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who listens listens again after its connection was ended, and is rung for what it missed."""
+    monkeypatch.setattr(hints, "RETRY_SECONDS", 0.01)
+    postgres_store.enlist("author")
+    rung = threading.Event()
+    postgres_store.watch(rung.set)
+    assert rung.wait(PATIENCE_SECONDS)
+    rung.clear()
+    postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %%'"
+    )
+    assert rung.wait(PATIENCE_SECONDS)
+    rung.clear()
+    with closing(PostgresStore(postgres_url)) as other:
+        other.enlist("other")
+        Author(other, "other").write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+
+
+def test_hints_failing_watchers_are_alone(
+    postgres_url: str, postgres_store: PostgresStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback that raises is logged, and keeps nobody else from hearing."""
+    rung = threading.Event()
+    postgres_store.watch(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    postgres_store.watch(rung.set)
+    with closing(PostgresStore(postgres_url)) as other:
+        other.enlist("other")
+        Author(other, "other").write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+    postgres_store.close()
+    assert "whoever watches has failed" in caplog.text

@@ -24,7 +24,7 @@ from worker_processes import (
 )
 from worker_steps import BEFORE_IT_RUNS, STEPS, WHILE_IT_ENDS, TellingMemory, tell_steps
 
-from session_fsm import ProcessDiedError, StoreUnavailableError, lookout
+from session_fsm import ProcessDiedError, StoreUnavailableError, looks
 from session_fsm.aio import ProcessWorker
 from session_fsm.aio.patience import Patience
 from session_fsm.orphans import read_log
@@ -460,7 +460,7 @@ def test_process_worker_ends_where_no_descriptor_can_be_had(
 
     async def work() -> None:
         task = await started(worker, stand)
-        monkeypatch.setattr(lookout, "find_members", refuse)
+        monkeypatch.setattr(looks, "find_members", refuse)
         stand.stopping.set()
         await within_patience(task)
 

@@ -43,7 +43,8 @@ class ContextManager:
         """Return a child that restores the context of its session, and is ready when that is done.
 
         A session whose context can't be read does not start with it, and nothing is built on half
-        of a conversation.
+        of a conversation. One that `supervise` was to start lives on without it: another version
+        may read it.
 
         Args:
             name: Tells it from its siblings.

@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
-from ..session import Session
+from ..session import Session, SweepReport
 from .calls import Calls
 from .following import Following
 from .given import as_given
+from .holding import Holding
 from .listening import Listening
 from .steps import SteppedManager
 from .sweeping import Sweeper
@@ -51,7 +52,13 @@ class Desk:
         self.timing = timing
         self.listening = Listening(inner)
         self.following = Following(inner, timing)
-        self.sweeper = Sweeper(lambda: calls(inner.sweep), timing=timing, poll_seconds=poll_seconds)
+        self.holding = Holding(inner, calls)
+        self.sweeper = Sweeper(self._sweep, timing=timing, poll_seconds=poll_seconds)
+
+    async def _sweep(self) -> SweepReport:
+        report = await self.calls(self.inner.sweep)
+        await self.holding.look()
+        return report
 
     async def do(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call of the manager of threads, with its arguments as they are now."""

@@ -6,30 +6,28 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NoReturn
 
 from ..errors import (
     FencedError,
     ManagerClosedError,
     SessionFsmError,
     SessionNotFoundError,
-    SessionStartError,
+    StoreError,
 )
 from ..keeper import MAX_TAKEOVERS
 from ..session import RecoveryReport, Session, session_of
 from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
-from .children import Child, RestartLimit, checked_children
+from .children import Child, RestartLimit
 from .contexts import LoopPost
 from .desk import Desk
 from .nursery import Nursery
-from .recovering import Recoverer
+from .recovering import Recoverer, Restart, recover
 from .steps import SteppedManager
 from .supervisor import SessionSupervisor, forget_cancellation
 from .timing import Timing
@@ -45,8 +43,6 @@ RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 30.0
 
 Start = Callable[[Session], Awaitable[Any]]
-Restart = Callable[[Session], Iterable[Child]]
-"""Returns what runs for a session that was taken over from a dead owner."""
 
 
 class House(Desk):
@@ -184,61 +180,33 @@ class House(Desk):
         supervisor = self._supervisor(session.session_id, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
         async with self._or_ended(supervisor, "its start was cancelled", note):
-            await self._start(supervisor, session, self.timing.after(seconds))
+            cause = await self._begin(supervisor, session, self.timing.after(seconds))
+            if cause is not None and not isinstance(cause, StoreError):
+                await self._fail_start(supervisor, cause)
+        if cause is not None:
+            # What can't be read here may be by another version, with the key, or later: it is
+            # no reason to lose a session that lives.
+            note.text = LEFT_ALONE
+            if await until_done(supervisor.begin_to_stop()):
+                raise asyncio.CancelledError
+            raise cause
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
 
     async def recover(
         self, manager: SessionVerbs, restart: Restart | None, max_takeovers: int, *, all_: bool
     ) -> RecoveryReport:
-        """Take over what dead owners left, and start children anew where that is wanted.
-
-        Args:
-            manager: Handed to the children.
-            restart: Returns the children of a session that was taken over.
-            max_takeovers: A session that was taken over more often lately is ended.
-            all_: Whether sessions that are to be started anew are taken, though nobody can here.
-        """
-        report, taken = await self.calls(
-            partial(
-                self.inner.recover_for,
-                restarts=restart is not None,
-                max_takeovers=max_takeovers,
-                restarting=all_ or restart is not None,
-            )
-        )
-        if restart is None:
-            return report
-        begun = [self._restart(session, manager, restart) for session in taken]
-        started = await asyncio.gather(*begun)
-        ended = tuple(
-            each.session_id for each, runs in zip(taken, started, strict=True) if not runs
-        )
-        return attrs.evolve(
-            report,
-            ended=report.ended + ended,
-            restarted=tuple(each for each in report.restarted if each not in ended),
+        """Take over what dead owners left, and start children anew; see `recovering.recover`."""
+        run = partial(self._run_anew, manager)
+        return await recover(
+            self.inner, self.calls, run, restart, max_takeovers=max_takeovers, all_=all_
         )
 
-    async def _restart(self, session: Session, manager: SessionVerbs, restart: Restart) -> bool:
-        """Start the children of a session that was taken over; False if it has ended by that."""
-        session_id = session.session_id
-        try:
-            children = checked_children(restart(session))
-        except Exception as fault:
-            logger.exception("session %r can't be started anew", session_id)
-            await self.calls(partial(self.inner.restart_failed, session_id, fault))
-            return False
-        if not children:
-            await self.calls(partial(self.inner.not_adopted, session_id))
-            return True
-        try:
-            with noted() as note:
-                await self._run(note, session, manager, children, RestartLimit())
-        except SessionStartError as fault:
-            logger.warning("%s", fault)
-            return False
-        return True
+    async def _run_anew(
+        self, manager: SessionVerbs, session: Session, children: tuple[Child, ...]
+    ) -> None:
+        with noted() as note:
+            await self._run(note, session, manager, children, RestartLimit())
 
     async def _start(
         self, supervisor: SessionSupervisor, session: Session, until: datetime | None
@@ -248,13 +216,24 @@ class House(Desk):
         Raises:
             SessionStartError: One of them has failed, or was not ready in time.
         """
+        cause = await self._begin(supervisor, session, until)
+        if cause is not None:
+            await self._fail_start(supervisor, cause)
+
+    async def _begin(
+        self, supervisor: SessionSupervisor, session: Session, until: datetime | None
+    ) -> BaseException | str | None:
+        """Start the children of a session; returns what the start has failed by, or None."""
         self._supervisors.add(supervisor)
         self.inner.attach(session.session_id, supervisor)
         self.expect(session)
-        cause = await supervisor.start(until)
-        if cause is not None:
-            error = await self._give_up(supervisor, cause)
-            raise error from (cause if isinstance(cause, BaseException) else None)
+        return await supervisor.start(until)
+
+    async def _fail_start(
+        self, supervisor: SessionSupervisor, cause: BaseException | str
+    ) -> NoReturn:
+        error = await self._give_up(supervisor, cause)
+        raise error from (cause if isinstance(cause, BaseException) else None)
 
     @asynccontextmanager
     async def _or_ended(
@@ -304,7 +283,8 @@ class House(Desk):
         )
 
     async def _begun_in_vain(self, note: Note, session: Session) -> None:
-        cause = "its manager was closed" if self._closing.done() else "its creation was cancelled"
+        closed = self._closing.done()
+        cause = "its manager was closed" if closed else "its creation was cancelled"
         await self.calls(partial(self.inner.start_failed, session.session_id, cause))
         await self._note_end(note, session.session_id)
 

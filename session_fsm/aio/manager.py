@@ -73,6 +73,7 @@ class SessionManager(SessionVerbs):
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
         context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
+        new_owner_id: IdFactory = random_id,
         sweep_poll_seconds: float = 1.0,
         max_threads: int = 16,
         restart: Callable[[Session], Iterable[Child]] | None = None,
@@ -93,6 +94,7 @@ class SessionManager(SessionVerbs):
             stop_grace_seconds=stop_grace_seconds,
             touch_resolution_seconds=touch_resolution_seconds,
             context_limits=context_limits,
+            new_owner_id=new_owner_id,
         )
         self._poll_seconds = sweep_poll_seconds
         self._max_threads = max_threads
@@ -231,6 +233,8 @@ class SessionManager(SessionVerbs):
             TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
             SessionStartError: The start failed, or not everything was ready within the start grace;
                 the session has ended, with the cause in its `error`.
+            StoreError: A child found that what is stored can't be read, or the store not be
+                reached: the session lives on, and nothing runs for it.
         """
         given = checked_children(children)
         if not given:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from ..lookout import in_thread
+from ..looks import in_thread
 from ..processes import LOOK_SECONDS, ProcessHandle
 
 T = TypeVar("T")

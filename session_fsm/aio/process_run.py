@@ -21,7 +21,7 @@ import attrs
 from ..errors import ProcessDiedError, StoreError
 from ..families import LONGEST_KILL_SECONDS, ROUND_SECONDS, Family, kill_all
 from ..launching import HeldProcess, close_pipes, hold
-from ..lookout import LOOKOUT, Look
+from ..looks import LOOKS, Look
 from ..orphans import MarkKeeper, WorkerRecord, log_name
 from ..processes import ProcessHandle
 from .capture import Capture, Feed, Mask
@@ -194,7 +194,7 @@ class Run:
             self.feed.close()
         members: list[ProcessHandle] = []
         if not at_once:
-            look = LOOKOUT.look(held.family)
+            look = LOOKS.look(held.family)
             members += await self._patience.made(partial(_ask_to_end, look), begin=look.begin)
             hurries = self._patience.cancels > cancels
             await self._patience.gone(members, 0 if hurries else self._plan.term_seconds)
@@ -228,7 +228,7 @@ class Run:
         end = loop.time() + LONGEST_KILL_SECONDS
         while True:
             alive = [member for member in members if not member.is_gone()]
-            look = LOOKOUT.look(family)
+            look = LOOKS.look(family)
             found = await self._patience.made(partial(_kill, look, alive), begin=look.begin)
             members += found or ()
             alive += found or ()

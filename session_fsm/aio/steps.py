@@ -6,7 +6,7 @@ steps before, between and after are those of the manager itself, and each is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -184,6 +184,26 @@ class SteppedManager(SessionManager):
     def look(self) -> None:
         """Look for what other processes did, and call whoever listens and is concerned."""
         self._core.lookout.look()
+
+    def ended_tasks(self, tasks: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
+        """Return those of some tasks that were ended, and why.
+
+        Args:
+            tasks: Ids of tasks that were begun, by session.
+        """
+        ended: dict[tuple[str, str], str] = {}
+        for session_id, wanted in tasks.items():
+            work = self._core.store.work_in(session_id)
+            for task_id in wanted:
+                if Work("task", task_id) not in work:
+                    ended[session_id, task_id] = self._cause_of_end(session_id, task_id)
+        return ended
+
+    def _cause_of_end(self, session_id: str, task_id: str) -> str:
+        for event in reversed(self.history(session_id)):
+            if task_id not in event.changes.get("active_tasks", (task_id,)):
+                return event.reason or f"{event.trigger} was fired"
+        return "its session was purged"
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""

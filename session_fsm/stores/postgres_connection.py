@@ -70,7 +70,8 @@ class Connections:
             the server has for the role. A pool's connections have their owner's.
         retry_seconds: For how long a lost server is tried again.
         max_connections: Most connections at once.
-        silence_seconds: For how long the server may say nothing, besides the time of a statement.
+        silence_seconds: For how long the server may say nothing, besides the time of a statement;
+            None: the usual time.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -91,7 +92,7 @@ class Connections:
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
-        silence_seconds: float = SILENCE_SECONDS,
+        silence_seconds: float | None = None,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
@@ -100,6 +101,8 @@ class Connections:
             self.target = target_of(
                 where, schema=schema, statement_timeout_seconds=statement_timeout_seconds
             )
+            if silence_seconds is None:
+                silence_seconds = SILENCE_SECONDS
             silence = (
                 None
                 if statement_timeout_seconds is None

@@ -22,9 +22,9 @@ from worker_processes import (
     within_patience,
 )
 
-from session_fsm import lookout
+from session_fsm import looks
 from session_fsm.families import Family, family_of, find_members
-from session_fsm.lookout import Lookout
+from session_fsm.looks import Looks
 from session_fsm.processes import ProcessHandle
 
 pytest_plugins = ("worker_fixtures",)
@@ -40,7 +40,7 @@ class Asked:
         self.begun = threading.Event()
         self.may_go_on = threading.Event()
         self.refuses: Callable[[Collection[Family]], bool] = lambda _: False
-        monkeypatch.setattr(lookout, "find_members", self._find)
+        monkeypatch.setattr(looks, "find_members", self._find)
 
     def _find(self, families: Collection[Family]) -> dict[Family, tuple[ProcessHandle, ...]]:
         self.looks.append(set(families))
@@ -70,13 +70,13 @@ def families(marked: Marked) -> Iterator[list[Family]]:
         yield begun
 
 
-def found_by(lookout: Lookout, families: list[Family], asked: Asked) -> list[object]:
+def found_by(looks: Looks, families: list[Family], asked: Asked) -> list[object]:
     """Look for all families while another look is made; return whose processes were found."""
     found: list[object] = [None] * len(families)
     done = threading.Semaphore(0)
 
     def enter(number: int, family: Family) -> None:
-        look = lookout.look(family)
+        look = looks.look(family)
 
         def call() -> None:
             try:
@@ -101,28 +101,26 @@ def found_by(lookout: Lookout, families: list[Family], asked: Asked) -> list[obj
     return found
 
 
-def test_lookout_serves_all_who_wait_with_one_look(asked: Asked, families: list[Family]) -> None:
+def test_looks_serves_all_who_wait_with_one_look(asked: Asked, families: list[Family]) -> None:
     """Who asks while a look is made is served by the next one, together with all others."""
-    found = found_by(Lookout(), families, asked)
+    found = found_by(Looks(), families, asked)
     assert found == [{family.pid} for family in families]
     assert asked.looks == [{families[0]}, set(families[1:])]
 
 
-def test_lookout_looks_for_each_where_all_are_too_many(
-    asked: Asked, families: list[Family]
-) -> None:
+def test_looks_looks_for_each_where_all_are_too_many(asked: Asked, families: list[Family]) -> None:
     """Where descriptors do not do for all at once, each is looked for alone, and one may fail."""
     asked.refuses = lambda sought: len(sought) > 1 or families[1] in sought
-    found = found_by(Lookout(), families, asked)
+    found = found_by(Looks(), families, asked)
     assert isinstance(found[1], OSError)
     assert found[2:] == [{family.pid} for family in families[2:]]
 
 
-def test_lookout_goes_on_when_somebody_fails(
+def test_looks_goes_on_when_somebody_fails(
     asked: Asked, families: list[Family], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What one of those who look raises is logged; nothing is left open, and others are served."""
-    before, watch, reached = open_descriptors(), Lookout(), threading.Event()
+    before, watch, reached = open_descriptors(), Looks(), threading.Event()
     asked.may_go_on.set()
 
     def fails() -> None:
@@ -143,9 +141,9 @@ def test_lookout_goes_on_when_somebody_fails(
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_lookout_looks_in_a_fork(asked: Asked, families: list[Family]) -> None:
+def test_looks_looks_in_a_fork(asked: Asked, families: list[Family]) -> None:
     """A process that was forked during a look does not wait for it."""
-    look = lookout.LOOKOUT.look(families[0])
+    look = looks.LOOKS.look(families[0])
 
     def sees() -> None:
         for handle in look.members():
@@ -158,21 +156,21 @@ def test_lookout_looks_in_a_fork(asked: Asked, families: list[Family]) -> None:
         pid = os.fork()
         if not pid:
             reached = threading.Event()
-            lookout.LOOKOUT.look(families[1]).begin(reached.set)
+            looks.LOOKS.look(families[1]).begin(reached.set)
             os._exit(0 if reached.wait(10) else 1)
     finally:
         asked.may_go_on.set()
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_lookout_is_shared_by_workers_that_end_together(
+def test_looks_is_shared_by_workers_that_end_together(
     marked: Marked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Worker processes that end at the same time take a few looks, not some of their own each."""
-    looks: list[int] = []
+    made: list[int] = []
 
     def find(families: Collection[Family]) -> dict[Family, tuple[ProcessHandle, ...]]:
-        looks.append(len(families))
+        made.append(len(families))
         return find_members(families)
 
     stands = [Stand(session_id=f"s{number}") for number in range(MANY)]
@@ -180,12 +178,12 @@ def test_lookout_is_shared_by_workers_that_end_together(
     async def work() -> None:
         worker = paused()
         tasks = [await started(worker, stand) for stand in stands]
-        monkeypatch.setattr(lookout, "find_members", find)
+        monkeypatch.setattr(looks, "find_members", find)
         for stand in stands:
             stand.stopping.set()
         await within_patience(asyncio.gather(*tasks))
 
     run(work())
     assert marked.pids() == set()
-    assert sum(looks) >= 2 * MANY  # one to ask, and one or two to kill
-    assert len(looks) < MANY
+    assert sum(made) >= 2 * MANY  # one to ask, and one or two to kill
+    assert len(made) < MANY

@@ -55,17 +55,17 @@ class Look:
     Attributes:
         family: Whose processes.
 
-    Threads: those of its lookout.
+    Threads: those that look.
     """
 
-    def __init__(self, lookout: Lookout, family: Family) -> None:
+    def __init__(self, looks: Looks, family: Family) -> None:
         self.family = family
         self.shared = _Shared((family,))
-        self._lookout = lookout
+        self._all = looks
 
     def begin(self, call: Callable[[], object]) -> None:
         """Have something called which asks for the members; soon, and on another thread."""
-        self._lookout.enter(self, call)
+        self._all.enter(self, call)
 
     def members(self) -> tuple[ProcessHandle, ...]:
         """Return a handle for each process that runs, to be closed by the caller.
@@ -76,7 +76,7 @@ class Look:
         return self.shared.members(self.family)
 
 
-class Lookout:
+class Looks:
     """Looks for the processes of families, for all who ask at the same time together.
 
     Threads: safe. What is called is called one after the other, and should not wait.
@@ -98,7 +98,7 @@ class Lookout:
             if self._looks:
                 return
             self._looks = True
-        in_thread(self._run, "session_fsm lookout")
+        in_thread(self._run, "session_fsm looks")
 
     def _run(self) -> None:
         while asked := self._next():
@@ -119,6 +119,6 @@ class Lookout:
             return asked
 
 
-LOOKOUT: Final = Lookout()
+LOOKS: Final = Looks()
 """The one of this process."""
-os.register_at_fork(after_in_child=LOOKOUT.__init__)  # type: ignore[misc]  # no thread of it is there
+os.register_at_fork(after_in_child=LOOKS.__init__)  # type: ignore[misc]  # no thread of it is there
