@@ -14,19 +14,8 @@ from .clock import Clock, IdFactory, random_id
 from .context import ContextLimits
 from .contexts import ContextKeeper, Contexts
 from .core import Core
-from .decisions import (
-    BeginTask,
-    Decision,
-    Fail,
-    Fire,
-    FireDue,
-    MoveTo,
-    Terminate,
-    Touch,
-    Update,
-    cause_in_words,
-    with_writes,
-)
+from .decisions import BeginTask, Decision, Fire, MoveTo, Touch, Update, cause_in_words, with_writes
+from .endings import Fail, FireDue, Terminate
 from .errors import LifecycleError
 from .explain import next_timed
 from .items import Write

@@ -17,7 +17,8 @@ from typing import Final
 import attrs
 
 from .core import Core
-from .decisions import Adopt, Recover, cause_in_words, settle
+from .decisions import Adopt, cause_in_words, settle
+from .endings import Recover
 from .errors import (
     SessionNotFoundError,
     SessionStartError,

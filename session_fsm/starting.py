@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .core import Core
-from .decisions import Adopt, Draft, Fail, Fire, cause_in_words
+from .decisions import Adopt, Draft, Fire, cause_in_words
+from .endings import Fail
 from .errors import SessionStartError, StateInvalidError, TransitionError
 from .session import Session, session_of
 from .state import SessionState

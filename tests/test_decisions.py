@@ -28,21 +28,16 @@ from session_fsm.decisions import (
     BeginTask,
     Decision,
     Draft,
-    Fail,
     Fire,
-    FireDue,
     MoveTo,
-    Recover,
-    StopDone,
-    Terminate,
     Touch,
     Update,
     cause_in_words,
-    drop_tasks,
     rest,
     settle,
     work_of,
 )
+from session_fsm.endings import Fail, FireDue, Recover, StopDone, Terminate, drop_tasks
 from session_fsm.explain import next_timed
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.records import Work

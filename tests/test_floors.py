@@ -87,6 +87,7 @@ ORDER = (
     "certify.text",
     "certify",
     "changes decisions hooks landing slots waking",
+    "endings",
     "core",
     "feeds recovering upkeep workers",
     "reader starting",

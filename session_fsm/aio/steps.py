@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ..clock import Clock
-from ..decisions import Fail, cause_in_words
+from ..decisions import cause_in_words
+from ..endings import Fail
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager

@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from ..decisions import ENDED_BEFORE_START, cause_in_words
+from ..decisions import cause_in_words
+from ..endings import ENDED_BEFORE_START
 from ..workers import DeferredWorker
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
