@@ -126,6 +126,7 @@ def use(store: PostgresStore, number: int) -> None:
     with suppress(CorruptRecordError):
         store.ended(AT, 100)
     assert store.work_in(MIDDLE) == (Work("task", "t"),)
+    assert store.work_of(MIDDLE, "nobody") == ()
     store.set_mark(me, b"1")
     assert store.mark(me) == b"1"
     assert len(store.marks("m000000")) == 9
