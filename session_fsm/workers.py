@@ -58,6 +58,8 @@ class _Running:
     owner_id: str
 
 
+SLOW_STOP_SECONDS: Final = 0.001
+"""A worker that takes longer to stop is not waited for by the others that have to."""
 LOOKS_SECONDS: Final = 1.0
 """How often whoever waits for workers to be gone looks whether the manager was closed."""
 
@@ -200,20 +202,39 @@ class Workers:
     def give_up(self, owner_id: str) -> None:
         """Stop what was started in the name of an owner who is counted as dead.
 
-        Nothing is said of it to the store: the sessions are for others to take. Returns when none
-        of it runs any longer, or the manager is closed.
+        Nothing is said of it to the store: the sessions are for others to take. All of it is
+        stopped at the same time, because others may soon run the same. Returns when none of it runs
+        any longer, or the manager is closed.
         """
         while (mine := self._of(owner_id)) or self._stopping:
+            at_once: list[str] = []
             for session_id, worker in mine:
                 if isinstance(worker, DeferredWorker):
                     worker.ask_to_stop(ends=False)
                 else:
-                    self.stop(session_id)
+                    at_once.append(session_id)
+            self._stop_together(at_once)
             with self._taking:
                 if self._core.closed:
                     return
                 if self._of(owner_id) or self._stopping:
                     self._gone.wait(LOOKS_SECONDS)
+
+    def _stop_together(self, session_ids: list[str]) -> None:
+        """Begin to stop the workers of sessions, so that none waits long for another one's stop."""
+
+        def stop_some() -> None:
+            while session_ids:
+                try:
+                    session_id = session_ids.pop()
+                except IndexError:
+                    return
+                self.stop(session_id)
+
+        while session_ids:
+            thread = threading.Thread(target=stop_some, name="session_fsm stops", daemon=True)
+            thread.start()
+            thread.join(SLOW_STOP_SECONDS)
 
     def _of(self, owner_id: str) -> tuple[tuple[str, Any], ...]:
         return tuple(

@@ -81,7 +81,7 @@ def fill(server: PostgresServer, sql: Sql) -> None:
         if faults:
             raise faults[0]
         connection.execute(row[0].encode())
-        newest = f"UPDATE {{s}}.feed SET newest = {ROWS}, removed = {ROWS // 2}"  # noqa: S608
+        newest = f"UPDATE {{s}}.feed SET newest = {ROWS}, removed = {ROWS // 2}"
         connection.execute(sql(newest))
 
 
@@ -108,9 +108,11 @@ def _fill_one(server: PostgresServer, sql: Sql, table: str) -> None:
                 run(f"DROP INDEX {sql.schema}.{index}")
             else:
                 run(f"ALTER TABLE {name} DROP CONSTRAINT {constraint}")
-        run(f"INSERT INTO {name} ({columns}) SELECT {values} FROM generate_series(1, {rows}) AS i")  # noqa: S608
+        run(f"INSERT INTO {name} ({columns}) SELECT {values} FROM generate_series(1, {rows}) AS i")
         for definition, index, constraint in indexes:
             run(definition)
             if constraint is not None:
-                run(f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}")
+                run(
+                    f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
+                )
         run(f"ANALYZE {name}")

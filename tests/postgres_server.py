@@ -44,6 +44,7 @@ class PostgresServer:
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
+        log: Where it says what happens to it.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -63,6 +64,7 @@ class PostgresServer:
             utils.ensure_folder_permissions(self._bin.parent / "lib", 0o444)
             shutil.chown(self._root, self._user)
         self.port = _free_port()
+        self.log = self._root / "log"
         self._numbers = count(1)
         self._settings = _SETTINGS | settings
         self._run("initdb", "--auth=trust", "--encoding=UTF8", "--no-sync", "-U", SUPERUSER)
@@ -90,8 +92,7 @@ class PostgresServer:
             "unix_socket_directories": str(self._root),
         }
         told = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
-        log = self._root / "log"
-        self._run("pg_ctl", "-w", "-l", str(log), "-o", told, "start")
+        self._run("pg_ctl", "-w", "-l", str(self.log), "-o", told, "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it; `immediate` is as a crash is."""

@@ -229,3 +229,31 @@ async def test_aio_messages_that_are_durable_are_handed_on() -> None:
         assert caught.value.__notes__ == [GONE_THROUGH]
         assert len(session.worker.inbox()) == len(await manager.context("s").history()) == 1
         reader.may_read.set()
+
+
+@simulated
+async def test_aio_messages_of_a_batch_get_to_the_worker(clock: ManualClock, url: str) -> None:
+    """What is sent in a batch is in the inbox when the batch has been awaited; not if undone."""
+    async with opened(clock, store=url) as manager:
+        session = await manager.create("s", children=[Child("agent", Reader())])
+        inbox = session.worker.inbox()
+
+        def send(inner: session_fsm.SessionManager) -> None:
+            for number in range(2):
+                inner.send_message("s", "user", str(number))
+            assert len(inbox) == 0
+
+        def fail(inner: session_fsm.SessionManager) -> None:
+            send(inner)
+            raise KeyError("undone")
+
+        with pytest.raises(KeyError):
+            await manager.batch(fail)
+        assert len(inbox) == 0
+        await manager.batch(send)
+        assert [each.content for each in inbox._waiting] == ["0", "1"]
+        for number in range(998):
+            inbox.put(number)
+        with pytest.raises(InboxFullError):
+            await manager.batch(send)
+        assert len(await manager.context("s").history()) == 2

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from managing import (
+    PATIENCE_SECONDS,
     START,
     House,
     RemoteManager,
@@ -180,6 +181,17 @@ def test_manager_workers_interrupted_while_they_stop(manager: SessionManager) ->
     manager.sweep()
     assert manager.get("a").status == "terminated"
     assert worker.stops == 1
+
+
+def test_manager_workers_of_a_lapsed_owner_stop_at_the_same_time(manager: SessionManager) -> None:
+    """No worker of an owner who is counted as dead runs on because another one takes long."""
+    all_of_them = threading.Barrier(3, timeout=PATIENCE_SECONDS)
+    workers = [Worker(all_of_them.wait) for _ in range(3)]
+    for number, worker in enumerate(workers):
+        with_worker(manager, f"s{number}", worker)
+    manager._lapsed()
+    assert [worker.stops for worker in workers] == [1, 1, 1]
+    assert not all_of_them.broken
 
 
 def test_manager_workers_without_stop(manager: SessionManager) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -14,7 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from session_fsm import StoreUnavailableError
 from session_fsm.keys import Keyring
-from session_fsm.stores import PostgresStore, open_store
+from session_fsm.stores import PostgresStore, open_store, upgrade_store
 from session_fsm.stores.postgres_sql import DEFAULT_SCHEMA, Sql
 from session_fsm.stores.postgres_url import target_of
 from session_fsm.testing.authors import Author
@@ -46,7 +47,10 @@ def test_postgres_connections_show_no_password(url: str, shown: str) -> None:
     """What is shown of a URL leads to the same place, without what opens it."""
     target = target_of(url)
     assert target.url == shown
-    for text in (target.url, repr(target), target.hide(f"x {PASSWORD} {QUOTED}")):
+    texts = [target.url, repr(target)]
+    if QUOTED in url:
+        texts.append(target.hide(f"x {PASSWORD} {QUOTED}"))
+    for text in texts:
         assert PASSWORD not in text
         assert QUOTED not in text
     assert target_of(shown).url == shown
@@ -87,6 +91,14 @@ def test_postgres_connections_refuse_other_schemas(schema: str) -> None:
         Sql(schema)
 
 
+def test_postgres_connections_unknown_schemes_hide_passwords() -> None:
+    """A URL of another kind is refused without what stands before its host."""
+    for use in (open_store, upgrade_store):
+        with pytest.raises(ValueError, match=r"postgresq://\*\*\*") as caught:
+            use(f"postgresq://u:{QUOTED}@host/db")
+        assert QUOTED not in str(caught.value)
+
+
 def test_postgres_connections_errors_hide_passwords(postgres: PostgresServer) -> None:
     """Where nobody can be reached that is told at once, with the place and without the password."""
     for place in ("127.0.0.1:1/db", f"127.0.0.1:{postgres.port}/nowhere"):
@@ -122,7 +134,7 @@ def test_postgres_connections_open_by_url(postgres: PostgresServer, postgres_url
 def test_postgres_connections_refuse_a_keyring(postgres_url: str) -> None:
     """A store that encrypts nothing does not take a key as if it did."""
     with pytest.raises(ValueError, match="encrypts nothing"):
-        open_store(postgres_url, keyring=Keyring({"k": os.urandom(32)}, "k"))
+        open_store(postgres_url, keyring=Keyring(os.urandom(32)))
 
 
 def test_postgres_connections_need_one_place(postgres_url: str) -> None:
@@ -161,8 +173,8 @@ def test_postgres_connections_of_a_pool_stay_its_owners(
         for _ in range(4):
             with pool.connection() as connection:
                 assert not connection.autocommit
-                assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
-                assert connection.row_factory is dict_row
+                told: Any = connection.execute("SELECT 1 AS one").fetchone()
+                assert told == {"one": 1}
 
 
 def test_postgres_connections_of_a_pool_may_be_used_up(
@@ -188,25 +200,26 @@ def test_postgres_connections_are_not_shared_with_a_fork(postgres_store: Postgre
     store.enlist("author")
     author = Author(store)
     author.write("a", "activate")
+    draft = author.draft("a", "touch")
     answers = []
     for _ in range(3):
         read_end, write_end = os.pipe()
         child = os.fork()
         if child == 0:  # pragma: no cover - another process
-            refused: list[Any] = []
-            for ask in (
+            refused: list[int] = []
+            asked: list[Callable[[], Any]] = [
                 lambda: store.load("a"),
-                lambda: store.commit(author.draft("a", "touch")),
+                lambda: store.commit(draft),
                 lambda: store.set_mark("m", b""),
                 lambda: store.enlist("x"),
                 lambda: store.batch().__enter__(),
-            ):
+            ]
+            for ask in asked:
                 try:
                     ask()
                 except StoreUnavailableError:
                     refused.append(1)
             store.close()
-            del author
             os.write(write_end, bytes(refused))
             os._exit(0)
         os.close(write_end)

@@ -272,6 +272,10 @@ def test_postgres_faults_a_silent_server_hangs_nobody(
     with proxy.frozen(), pytest.raises(StoreUnavailableError) as caught:
         store.commit(commit)
     assert caught.value.operation_id == commit.operation_id
+    commit = Author(store).draft("b", "activate", "touch")
+    with proxy.frozen(), pytest.raises(StoreUnavailableError) as caught:
+        store.commit(commit)
+    assert caught.value.operation_id == commit.operation_id
     assert monotonic() - began < 60
 
 

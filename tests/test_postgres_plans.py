@@ -130,7 +130,7 @@ def use(store: PostgresStore, number: int) -> None:
     assert [each.session_id for each in store.abandoned()] == [one]
     assert [each.session_id for each in store.abandoned(one)] == [one]
     [taken] = store.take_over(other, 10, restarting=True)
-    store.give_back(taken, other)
+    store.give_back(taken)
     [taken] = store.take_over(other, 10, restarting=False)
     store.release(one, taken.work, other)
     with store.batch():
@@ -193,7 +193,8 @@ def not_seen(sql: Sql, recorder: Recorder) -> list[str]:
                 continue
             # A statement may be put together from several: all that stands there has been said.
             pieces = [
-                plain(each.replace("{s}", sql.quoted)) for each in re.split(r"\{(?!s\})\w+\}", value)
+                plain(each.replace("{s}", sql.quoted))
+                for each in re.split(r"\{(?!s\})\w+\}", value)
             ]
             if not any(all(piece in text for piece in pieces) for text in texts):
                 missing.append(f"{path.stem}.{name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from ..clock import Clock
 from ..decisions import Fail, cause_in_words
@@ -23,11 +23,35 @@ from ..stores.records import Work
 from ..workers import DeferredWorker
 
 
-class SteppedManager(SessionManager):
-    """A manager whose workers tell when they have stopped; everything else as there.
+class Post(Protocol):
+    """Takes messages to whoever works on a session.
 
     Threads: safe.
     """
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message.
+
+        Raises:
+            InboxFullError: Too many wait to be read.
+        """
+        ...
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message that is durable."""
+        ...
+
+
+class SteppedManager(SessionManager):
+    """A manager whose workers tell when they have stopped; everything else as there.
+
+    Attributes:
+        post: What takes messages to those who run here; set before any is sent.
+
+    Threads: safe.
+    """
+
+    post: Post
 
     @property
     def owner_id(self) -> str:
@@ -133,6 +157,13 @@ class SteppedManager(SessionManager):
         """Add a message to the context of a session; errors as `send_message`, nobody gets it."""
         return self._say(session_id, message)
 
+    def _say(self, session_id: str, message: Message) -> Session:
+        self.post.check_room(session_id)
+        return super()._say(session_id, message)
+
+    def _hand_on(self, session_id: str, message: Message) -> None:
+        self.post.deliver(session_id, message)
+
     def worker_of(self, session_id: str) -> Any:
         """Return what runs here for a session, as it is shown; None if nothing does."""
         return self._workers.get(session_id)
@@ -141,9 +172,17 @@ class SteppedManager(SessionManager):
         """Read what a feed has in hand next; None once it is closed, else as `read_events`."""
         return page_if_open(self._core, after, session_id)
 
-    def when_committed(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have something called on the thread of each commit, and at the end; returns its end."""
-        return self._core.bell.listen(callback)
+    def begin_to_listen(self) -> None:
+        """Be about to listen to commits: what is there so far is read by whoever listens."""
+        self._core.lookout.begin()
+
+    def listen(self, callback: Callable[[], object], session_id: str | None) -> Callable[[], None]:
+        """Have something called when there may be more of a feed; returns what ends that."""
+        return self._core.bell.listen(callback, session_id)
+
+    def look(self) -> None:
+        """Look for what other processes did, and call whoever listens and is concerned."""
+        self._core.lookout.look()
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""

@@ -82,6 +82,14 @@ _SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = 
 }
 
 
+def _shown(url: str) -> str:
+    """Return a URL that can't be read as it may be shown: there may be a password in it."""
+    scheme, separator, rest = url.partition("://")
+    if "@" in rest or "password" in rest:
+        return f"{scheme}{separator}***"
+    return "***" if "@" in scheme else url
+
+
 def open_store(
     url: str, *, lifecycle: Lifecycle = SESSION_LIFECYCLE, keyring: Keyring | None = None
 ) -> SessionStore:
@@ -104,7 +112,7 @@ def open_store(
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise ValueError(f"{url!r} is no store; a store's URL begins with {known}")
+        raise ValueError(f"{_shown(url)!r} is no store; a store's URL begins with {known}")
     return _SCHEMES[scheme](rest, lifecycle, keyring)
 
 
@@ -134,7 +142,7 @@ def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Upgrade
         return upgrade_database(url, lifecycle)
     if scheme != "sqlite":
         problem = "name a sqlite:/// file, or a postgresql:// server"
-        raise ValueError(f"{url!r} is no store that has a format: {problem}")
+        raise ValueError(f"{_shown(url)!r} is no store that has a format: {problem}")
     from .sqlite_upgrade import upgrade_file
 
     return upgrade_file(_sqlite_path(rest), lifecycle)

@@ -72,6 +72,7 @@ class Connections:
         max_connections: Most connections at once.
         silence_seconds: For how long the server may say nothing, besides the time of a statement;
             None: the usual time.
+        connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -93,13 +94,17 @@ class Connections:
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
         silence_seconds: float | None = None,
+        connect_timeout_seconds: float | None = None,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
         self.source: Source
         if isinstance(where, str):
             self.target = target_of(
-                where, schema=schema, statement_timeout_seconds=statement_timeout_seconds
+                where,
+                schema=schema,
+                statement_timeout_seconds=statement_timeout_seconds,
+                connect_timeout_seconds=connect_timeout_seconds,
             )
             if silence_seconds is None:
                 silence_seconds = SILENCE_SECONDS

@@ -55,7 +55,11 @@ class Target:
 
 
 def target_of(
-    url: str, *, schema: str | None = None, statement_timeout_seconds: float | None = None
+    url: str,
+    *,
+    schema: str | None = None,
+    statement_timeout_seconds: float | None = None,
+    connect_timeout_seconds: float | None = None,
 ) -> Target:
     """Read the URL of a store.
 
@@ -64,6 +68,7 @@ def target_of(
         schema: The schema; None: what the URL says, or the usual one.
         statement_timeout_seconds: Told to the server, unless the URL has options that say another;
             None: nothing is told.
+        connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
 
     Raises:
         ValueError: It is no URL of PostgreSQL. The message does not quote it.
@@ -82,6 +87,8 @@ def target_of(
         # Ours come first: of two that say the same, the server goes by the last.
         ours = f"-c statement_timeout={max(1, round(statement_timeout_seconds * 1000))}"
         told["options"] = f"{ours} {told.get('options', '')}".rstrip()
+    if connect_timeout_seconds is not None:
+        told["connect_timeout"] = str(max(2, round(connect_timeout_seconds)))
     conninfo = make_conninfo("", **{**_DEFAULTS, **told, "client_encoding": "UTF8"})
     return Target(conninfo=conninfo, schema=schema, url=shown, secrets=secrets)
 
