@@ -211,8 +211,10 @@ def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> No
     if way == "recover":
         assert [session_id for session_id, _ in manager.recover(restart=start).failed] == ["a"]
     else:
+        former = manager._core.owner_id
         with pytest.raises(FencedError):
             manager.create("a", start=start)
+        manager.store.dismiss(former)
         assert manager.recover().ended == ("a",)
     manager._lapsed()
     assert worker.stops == 1
