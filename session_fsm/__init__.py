@@ -61,7 +61,7 @@ from .session import (
     SweepReport,
     VerifyReport,
 )
-from .state import SessionConfig, SessionState, SessionStatus
+from .state import RecoveryPolicy, SessionConfig, SessionState, SessionStatus
 from .stores import open_store
 from .table import NO_ACTIVE_TASK, NOT_EXPIRED, SESSION_LIFECYCLE
 from .tables import SessionTable
@@ -109,6 +109,7 @@ __all__ = [
     "ProcessDiedError",
     "Put",
     "Reaped",
+    "RecoveryPolicy",
     "RecoveryReport",
     "Refusal",
     "RevisionConflictError",

@@ -11,21 +11,24 @@ store after the call began: the revision protects writes, it does not protect re
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
-from .decisions import Decision, Draft, settle, work_in, work_of
+from .decisions import Decision, Draft, settle
 from .errors import (
+    FencedError,
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
+    StoreError,
 )
 from .explain import next_timed
 from .history import step_of
@@ -40,6 +43,9 @@ from .stores.abc import SessionStore
 from .stores.records import Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
+from .work import ShownWork, in_order
+
+logger = logging.getLogger(__name__)
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
@@ -53,7 +59,8 @@ class Core:
         lifecycle: The table that they obey.
         clock: What tells the time.
         auto_idle: Whether the end of the last task puts a session to rest.
-        owner_id: In whose name work is claimed.
+        owner_id: In whose name work is claimed; it may be another one later, should this one be
+            counted as dead.
         new_operation_id: Makes ids for commits, of which none is ever used twice; None: numbers
             behind the owner's id.
 
@@ -77,7 +84,7 @@ class Core:
         self.owner_id = owner_id
         self._auto_idle = auto_idle
         self._endings = lifecycle.drains.union(lifecycle.final)
-        self._work_in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
+        self._shown_work = ShownWork(lifecycle)
         self.new_operation_id = new_operation_id or numbered_ids(owner_id)
         self._slots = Slots(MAX_RECENT_SESSIONS)
         self._batch: Batch | None = None
@@ -101,6 +108,7 @@ class Core:
     def close(self) -> None:
         """Do no more work, and let whoever waits for some know."""
         self.closed = True
+        self.lookout.close()
         self.bell.ring_all()
 
     def read(self, session_id: str) -> Stored:
@@ -125,19 +133,22 @@ class Core:
         decision: Decision | None = None,
         *,
         claims: tuple[Work, ...] = (),
+        owner_id: str | None = None,
     ) -> Change:
         """Commit a new session, and what is decided on it in the same breath.
 
         Args:
             state: Its first state.
             decision: What is made of it at once; None: nothing.
-            claims: Work that this owner takes upon itself with it.
+            claims: Work that the owner takes upon itself with it.
+            owner_id: In whose name; None: in that of this core, as it is now.
 
         Raises:
             SessionExistsError: The id is in use.
         """
         self.check_open()
-        make = partial(self._locked, state.session_id, self._create, state, decision, claims)
+        made = (state, decision, claims, owner_id or self.owner_id)
+        make = partial(self._locked, state.session_id, self._create, *made)
         if self.observer is not None:
             return self.observer.around(state.session_id, "create", make)
         return make()
@@ -148,12 +159,13 @@ class Core:
         state: SessionState,
         decision: Decision | None,
         claims: tuple[Work, ...],
+        owner_id: str,
     ) -> Change:
         while True:
             slot.machine = None
             origin = self.store.tail(state.session_id)
             machine = SessionMachine(state, self.lifecycle, revision=origin[0] + 1)
-            draft = self._draft(machine, state.created_at)
+            draft = self._draft(machine, state.created_at, owner_id)
             draft.steps.append(step_of(None, state, None, False, None))
             if decision is not None:
                 decision(draft)
@@ -171,6 +183,7 @@ class Core:
         expected_revision: int | None = None,
         claims: tuple[Work, ...] = (),
         at: datetime | None = None,
+        owner_id: str | None = None,
     ) -> Change:
         """Decide on a session, commit, and tell.
 
@@ -180,6 +193,7 @@ class Core:
             expected_revision: The revision that it must have; None: any.
             claims: Work that this owner takes upon itself with it.
             at: The instant; None: the clock's.
+            owner_id: In whose name; None: in that of this core, as it is now.
 
         Returns:
             The session as it is now, and its new events.
@@ -188,10 +202,12 @@ class Core:
             SessionNotFoundError: There is no such session.
             RevisionConflictError: It is not at the expected revision; told before any refusal.
             TransitionError: Refused, on a state read after this call began.
+            FencedError: The owner is counted as dead.
             StoreError: It could not be written; its operation id tells whether it landed.
         """
         self.check_open()
-        made = (decision, expected_revision, claims, at)
+        # Fixed from here on: what was begun in the name of one who is counted as dead ends there.
+        made = (decision, expected_revision, claims, at, owner_id or self.owner_id)
         if (observer := self.observer) is not None:
             make = partial(self._locked, session_id, self._change_and_go_on, session_id, *made)
             return observer.around(session_id, decision, make)
@@ -230,13 +246,18 @@ class Core:
         expected_revision: int | None,
         claims: tuple[Work, ...],
         at: datetime | None,
+        owner_id: str,
     ) -> Change:
-        change = self._change(slot, session_id, decision, expected_revision, claims, at)
+        change = self._change(slot, session_id, decision, expected_revision, claims, at, owner_id)
         if change.state.status in self.lifecycle.drains and change.steps:
-            return self._go_on(slot, change, at)
+            try:
+                return self._go_on(slot, change, at, owner_id)
+            except StoreError as fault:
+                # What was asked for is made. The rest of the way out is gone by whoever comes next.
+                logger.warning("session %r is not gone on with yet: %s", session_id, fault)
         return change
 
-    def _go_on(self, slot: Slot, change: Change, at: datetime | None) -> Change:
+    def _go_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
         """Go on with a session's way out if there is nobody left to wait for.
 
         Its last step was decided while a worker ran, perhaps; letting go of one is no step, so the
@@ -245,7 +266,7 @@ class Core:
         state = change.state
         if state.active_tasks or Work("worker") in self.store.work_in(state.session_id):
             return change
-        then = self._change(slot, state.session_id, settle, None, (), at)
+        then = self._change(slot, state.session_id, settle, None, (), at, owner_id)
         return Change(then.state, then.revision, change.steps + then.steps)
 
     def _change(
@@ -256,6 +277,7 @@ class Core:
         expected_revision: int | None,
         claims: tuple[Work, ...],
         at: datetime | None,
+        owner_id: str,
     ) -> Change:
         fresh = False
         while True:
@@ -274,7 +296,7 @@ class Core:
                 )
             # Whatever goes wrong from here on, the machine may have moved further than the store.
             slot.machine = None
-            draft = self._draft(machine, self.clock.now() if at is None else at)
+            draft = self._draft(machine, self.clock.now() if at is None else at, owner_id)
             try:
                 decision(draft)
             except Exception:
@@ -303,8 +325,8 @@ class Core:
         slot.machine = SessionMachine(stored.state, self.lifecycle, revision=stored.revision)
         slot.tail = stored.tail
 
-    def _draft(self, machine: SessionMachine, at: datetime) -> Draft:
-        return Draft(machine, at, self.store, self._auto_idle)
+    def _draft(self, machine: SessionMachine, at: datetime, owner_id: str) -> Draft:
+        return Draft(machine, at, self.store, self._auto_idle, owner_id)
 
     def _commit(
         self,
@@ -325,7 +347,7 @@ class Core:
         steps = tuple(stored)
         state = machine.state
         before = draft.steps[0].before
-        ended, begun = self._work_changed(before, state)
+        ended, begun = self._shown_work.changed(before, state)
         if claims:
             begun = begun.union(claims)
         if draft.let_go:
@@ -333,18 +355,22 @@ class Core:
         commit = commit_of(
             state.session_id,
             self.new_operation_id(),
-            self.owner_id,
+            draft.owner_id,
             expected,
             before is None,
             steps,
-            _in_order(begun) if begun else (),
-            _in_order(ended) if ended else (),
+            in_order(begun) if begun else (),
+            in_order(ended) if ended else (),
             state.status in self._endings,
             draft.writes,
         )
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
-        write(self.store, commit)
+        try:
+            write(self.store, commit)
+        except FencedError:
+            self.check_open()  # its owner is dismissed when a manager is closed
+            raise
         seconds = None if observer is None else perf_counter() - started
         slot.machine, slot.tail = machine, tail
         if self._batch is not None and (batch := self._my_batch()) is not None:
@@ -361,26 +387,12 @@ class Core:
             observer.committed(steps, seconds)
         return steps
 
-    def _work_changed(
-        self, before: SessionState | None, after: SessionState
-    ) -> tuple[frozenset[Work], frozenset[Work]]:
-        """Return the work that a change ends, and the work that it begins."""
-        shown = self._work_in
-        if (
-            before is not None
-            and before.active_tasks is after.active_tasks
-            and shown[before.status] == shown[after.status]
-        ):
-            return _NONE, _NONE
-        old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
-        return old - new, new - old
-
     def _without_step(
         self, session_id: str, revision: int, draft: Draft
     ) -> tuple[Written, ...] | None:
         """Do what leaves a session at its revision; None if it has to be decided afresh."""
         if draft.let_go:
-            self.store.release(session_id, _in_order(draft.let_go), self.owner_id)
+            self.store.release(session_id, in_order(draft.let_go), draft.owner_id)
             if self.read(session_id).revision != revision:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:
@@ -478,10 +490,3 @@ class Core:
         assert batch is not None
         batch.touched[event.session_id] = None
         batch.events.append(event)
-
-
-_NONE: Final[frozenset[Work]] = frozenset()
-
-
-def _in_order(work: Collection[Work]) -> tuple[Work, ...]:
-    return tuple(sorted(work, key=lambda each: (each.kind, each.item)))

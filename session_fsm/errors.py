@@ -384,12 +384,23 @@ class ItemConflictError(StoreError):
 
 @attrs.define(kw_only=True, slots=False, eq=False)
 class FencedError(StoreError):
-    """This writer no longer owns the session; another one has taken over."""
+    """Whoever writes is counted as dead, or has lost the session to another owner; nothing changed.
+
+    Attributes:
+        session_id: The session that was not written; empty where it was about several.
+        owner_id: In whose name was written; None where that is not known.
+    """
 
     session_id: str
+    owner_id: str | None = None
 
     def __str__(self) -> str:
-        return f"session {self.session_id!r} has been taken over by another owner"
+        what = f"session {self.session_id!r}" if self.session_id else "what the store holds"
+        who = "this owner" if self.owner_id is None else f"owner {self.owner_id!r}"
+        return (
+            f"{who} may not write {what}: it was not heard of in time, or another owner has taken"
+            " over; read afresh and decide again"
+        )
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)

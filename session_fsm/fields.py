@@ -41,6 +41,17 @@ def raise_problems(problems: Problems) -> None:
         raise StateInvalidError(problems=tuple(problems))
 
 
+def check_limit(limit: object, what: str) -> None:
+    """Accept how many there may be on a page; one more is asked of the store, to see if it is all.
+
+    Raises:
+        ValueError: It is no such number.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < MAX_INTEGER:
+        most = f"from 1 to {MAX_INTEGER - 1}"
+        raise ValueError(f"limit: expected a number of {what} {most}, got {shown(limit)}")
+
+
 def is_word(value: object) -> bool:
     """Tell whether a value is an exact `str` that can be an id, a task or a feature."""
     return (
@@ -106,6 +117,21 @@ def check_flag(value: Any, path: str, problems: Problems) -> Any:
     if value is not None and not isinstance(value, bool):
         problems.append(f"{path}: expected true, false or null, got {shown(value)}")
     return value
+
+
+def choice_of(words: tuple[str, ...]) -> Check:
+    """Return the check of one word of several."""
+    expected = f"{', '.join(words[:-1])} or {words[-1]}"
+
+    def check(value: Any, path: str, problems: Problems) -> Any:
+        if type(value) is str and value in words:
+            return value
+        plain = str.__str__(value) if isinstance(value, str) else None
+        if plain not in words:
+            problems.append(f"{path}: expected {expected}, got {shown(value)}")
+        return plain
+
+    return check
 
 
 def words_of(maximum: int) -> Check:

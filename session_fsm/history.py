@@ -26,11 +26,13 @@ from .session import EventKind, SessionEvent
 from .state import STATE_FIELDS, SessionState
 from .table import SESSION_LIFECYCLE
 
-EVENT_FORMAT: Final = 2
-"""The number of the newest format; its changes may have `task_deadlines`."""
+EVENT_FORMAT: Final = 3
+"""The number of the newest format; the `config` of its changes may have `recovery`."""
+LIMITS_EVENT_FORMAT: Final = 2
+"""The number of the format of events whose changes have `task_deadlines`, but no `recovery`."""
 PLAIN_EVENT_FORMAT: Final = 1
-"""The number of the format of events whose changes have not."""
-EVENT_FORMATS: Final = (PLAIN_EVENT_FORMAT, EVENT_FORMAT)
+"""The number of the format of events whose changes have neither."""
+EVENT_FORMATS: Final = (PLAIN_EVENT_FORMAT, LIMITS_EVENT_FORMAT, EVENT_FORMAT)
 """The numbers of the formats that are read."""
 NO_DIGEST: Final = ""
 """The digest before the first event of an id."""
@@ -181,7 +183,7 @@ def chained(previous: str, body: bytes) -> str:
 def encode(event: SessionEvent, veil: Veil | None = None) -> bytes:
     """Return the bytes of an event, all but its digest."""
     told = {
-        "format": EVENT_FORMAT if "task_deadlines" in event.changes else PLAIN_EVENT_FORMAT,
+        "format": _format_of(event.changes),
         "session_id": event.session_id,
         "revision": event.revision,
         "kind": event.kind,
@@ -195,6 +197,21 @@ def encode(event: SessionEvent, veil: Veil | None = None) -> bytes:
     if veil is not None:
         told.update(veil(event.revision, event.changes))
     return dump_json(told)
+
+
+def _format_of(changes: Mapping[str, Any]) -> int:
+    """Return the oldest format that knows all fields of an event's changes."""
+    config = changes.get("config")
+    if isinstance(config, Mapping) and "recovery" in config:
+        return EVENT_FORMAT
+    return LIMITS_EVENT_FORMAT if "task_deadlines" in changes else PLAIN_EVENT_FORMAT
+
+
+_NEW_FIELDS: Final[Mapping[int, str]] = {
+    LIMITS_EVENT_FORMAT: "task_deadlines",
+    EVENT_FORMAT: "config.recovery",
+}
+"""For each format, the path of the field that the ones before do not know."""
 
 
 _TEXT_OR_NULL = (str, type(None))
@@ -246,7 +263,7 @@ def decode(
     found = told.get("format")
     if type(found) is int and found not in EVENT_FORMATS:
         raise SchemaVersionError(
-            found=f"event {shown(found)}", supported=" and ".join(map(str, EVENT_FORMATS))
+            found=f"event {shown(found)}", supported=", ".join(map(str, EVENT_FORMATS))
         )
     if unveil is not None and "encrypted" in told:
         told = unveil(told)
@@ -255,6 +272,9 @@ def decode(
     if wrong := [name for name, kinds in _EVENT_KEYS.items() if type(told[name]) not in kinds]:
         problems = tuple(f"{name}: of the wrong type" for name in wrong)
         raise DeserializationError(problems=problems)
+    if (needed := _format_of(told["changes"])) > told["format"]:
+        problem = f"changes.{_NEW_FIELDS[needed]}: unknown field in format {told['format']}"
+        raise DeserializationError(problems=(problem,))
     if told["kind"] not in _KINDS:
         raise DeserializationError(problems=(f"kind: unknown kind {shown(told['kind'])}",))
     if told["kind"] == "checkpoint" and not _is_told(told["changes"].get(STANDS_FOR)):
@@ -409,5 +429,8 @@ def snapshot_problem(
     if rebuilt is None:
         return "is stored, but its history has no living session"
     told, kept = serialize(rebuilt, lifecycle), serialize(state, lifecycle)
-    names = ", ".join(name for name in told if dump_json(told[name]) != dump_json(kept[name]))
+    # Not the format, which follows from the fields; one that has its default may be left out.
+    names = ", ".join(
+        name for name in STATE_FIELDS if dump_json(told.get(name)) != dump_json(kept.get(name))
+    )
     return f"its stored state differs from its history in {names}" if names else None

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from typing import Any, Final
 
 from .clock import as_utc
+from .core import Core
 from .reader import SessionReader
-from .session import RecoveryReport, SweepReport, VerifyReport
-from .upkeep import compact, purge, recover, sweep, verify
+from .recovering import recover
+from .session import RecoveryReport, Session, SweepReport, VerifyReport
+from .starting import Starting
+from .stores.records import Taken
+from .upkeep import compact, purge, sweep, verify
+from .workers import Workers
+
+MAX_TAKEOVERS: Final = 3
+"""A session that is taken over more often within an hour is ended: whoever runs it dies."""
 
 
 class SessionKeeper(SessionReader):
     """Keeps the sessions of a core in order; arguments and threads as for the reader."""
+
+    def __init__(self, core: Core, workers: Workers) -> None:
+        super().__init__(core, workers)
+        self._starting = Starting(core, workers)
+        self._unrecovered: deque[Taken] = deque()
 
     def sweep(self, *, at: datetime | None = None) -> SweepReport:
         """Fire the timed rows that are due; costs by what is due, not by what is stored.
@@ -35,10 +52,36 @@ class SessionKeeper(SessionReader):
             failed=report.failed + failed,
         )
 
-    def recover(self) -> RecoveryReport:
-        """Clear away what dead owners left; nothing of a living one is touched."""
+    def recover(
+        self,
+        *,
+        restart: Callable[[Session], Any] | None = None,
+        max_takeovers: int = MAX_TAKEOVERS,
+    ) -> RecoveryReport:
+        """Clear away what dead owners left; nothing of a living one is touched.
+
+        Their tasks are dropped, half-made starts and stops ended. What becomes of a session whose
+        worker they ran is said by its `config.recovery`: it is put to rest, its worker is started
+        anew here, or it ends.
+
+        Args:
+            restart: Called, as `start` of `create`, with each session whose worker is to be started
+                anew, with no lock held; what it returns is the worker. None: these sessions are put
+                to rest.
+            max_takeovers: A session that was taken over more often within an hour is ended, where
+                the store counts that.
+
+        Returns:
+            What was done, by session. Of those who recover at the same time, one gets each session.
+
+        Raises:
+            ValueError: No takeover at all is allowed.
+            FencedError: This manager itself is counted as dead.
+        """
+        check_takeovers(max_takeovers)
         self._core.check_open()
-        return recover(self._core)
+        begin = None if restart is None else partial(self._starting.restart, start=restart)
+        return recover(self._core, self._unrecovered, restart=begin, max_takeovers=max_takeovers)
 
     def purge(self, *, ended_before: datetime) -> int:
         """Remove sessions that ended before an instant; returns how many.
@@ -78,3 +121,13 @@ class SessionKeeper(SessionReader):
         """Rebuild every session from its history, check digests and moves, and compare."""
         self._core.check_open()
         return verify(self._core)
+
+
+def check_takeovers(most: object) -> None:
+    """Accept how often a session may be taken over.
+
+    Raises:
+        ValueError: It is no number from 1 on.
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ValueError(f"max_takeovers: expected at least 1, got {most!r}")

@@ -10,29 +10,17 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
-from .clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
+from .clock import Clock, IdFactory, random_id
 from .context import ContextLimits
 from .contexts import ContextKeeper, Contexts
 from .core import Core
-from .decisions import (
-    BeginTask,
-    Decision,
-    Fail,
-    Fire,
-    FireDue,
-    MoveTo,
-    Terminate,
-    Touch,
-    Update,
-    cause_in_words,
-    with_writes,
-)
+from .decisions import BeginTask, Decision, Fire, MoveTo, Touch, Update, cause_in_words, with_writes
+from .endings import Fail, FireDue, Terminate
 from .errors import LifecycleError
 from .explain import next_timed
 from .items import Write
 from .lifecycle import Lifecycle, with_graces
 from .session import Session
-from .starting import Starting
 from .state import SessionConfig, SessionState
 from .stores import SessionStore, open_store
 from .stores.spanning import SpanningStore, check_persistence
@@ -52,13 +40,16 @@ class SessionManager(ContextKeeper):
         store: A store's URL (see `session_fsm.stores`), opened and closed by the manager; or an
             open store, which stays its owner's.
         lifecycle: The table that the sessions obey.
-        clock: What tells the time and waits.
+        clock: What tells the time and waits; None: the store's, which is this machine's, or of a
+            store that many machines share, the one that they share.
         new_id: Makes the ids of sessions that are created without one.
         auto_idle: Whether the end of the last task puts a session to rest.
         start_grace_seconds: Longest start; None: the lifecycle's own, 60.
         stop_grace_seconds: Longest stop; None: the lifecycle's own, 10.
         touch_resolution_seconds: A touch that is nearer to the last activity writes nothing.
         context_limits: How much the context of a session holds.
+        new_owner_id: Makes the ids in whose name the manager works: one now, and another one each
+            time that it was counted as dead. No two managers may ever have the same.
 
     Raises:
         ValueError: The URL names no known kind of store.
@@ -73,13 +64,14 @@ class SessionManager(ContextKeeper):
         store: str | SessionStore = "memory://",
         *,
         lifecycle: Lifecycle = SESSION_LIFECYCLE,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
         new_id: IdFactory = random_id,
         auto_idle: bool = True,
         start_grace_seconds: float | None = None,
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
         context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
+        new_owner_id: IdFactory = random_id,
     ) -> None:
         graces = {"start": start_grace_seconds, "stop": stop_grace_seconds}
         lifecycle = with_graces(lifecycle, graces)
@@ -96,22 +88,39 @@ class SessionManager(ContextKeeper):
         self._main = main
         # A store that keeps nothing needs no other one for what is not to be kept.
         self._span: SessionStore = SpanningStore(main) if main.durable else main
-        owner_id = random_id()
+        core = Core(
+            self._span,
+            lifecycle=lifecycle,
+            clock=main.clock if clock is None else clock,
+            auto_idle=auto_idle,
+            owner_id=new_owner_id(),
+        )
+        super().__init__(core, Workers(core))
+        self._contexts = Contexts(core, context_limits)
+        self._new_id = new_id
+        self._new_owner_id = new_owner_id
+        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
+        self._closing = threading.Lock()
         try:
-            self._span.enlist(owner_id)
+            self._span.enlist(core.owner_id, self._lapsed)
         except BaseException:
             if self._opened is not None:
                 self._opened.close()
             raise
-        core = Core(
-            self._span, lifecycle=lifecycle, clock=clock, auto_idle=auto_idle, owner_id=owner_id
-        )
-        super().__init__(core, Workers(core))
-        self._contexts = Contexts(core, context_limits)
-        self._starting = Starting(core, self._workers)
-        self._new_id = new_id
-        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
-        self._closing = threading.Lock()
+
+    def _lapsed(self) -> None:
+        """Go on as another owner, because this one is counted as dead: nothing of it may run on."""
+        with self._closing:
+            if self._core.closed:
+                return
+        owner_id = self._core.owner_id
+        logger.warning("owner %s was not heard of in time: what it runs is stopped", owner_id)
+        self._workers.give_up(owner_id)
+        with self._closing:
+            if not self._core.closed:
+                another = self._new_owner_id()
+                self._span.enlist(another, self._lapsed)
+                self._core.owner_id = another
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -161,15 +170,15 @@ class SessionManager(ContextKeeper):
         if start is None:
             return self._starting.at_once(state)
         self._starting.check()
-        session = self._starting.begin(state)
+        claimed = self._starting.begin(state)
         try:
-            worker = start(session)
+            worker = start(claimed.session)
         except BaseException as fault:
-            error = self._starting.failed(session.session_id, fault)
+            error = self._starting.failed(claimed, fault)
             if isinstance(fault, Exception):
                 raise error from fault
             raise
-        return self._starting.done(session.session_id, worker)
+        return self._starting.done(claimed, worker)
 
     def _new_state(
         self,
@@ -464,6 +473,9 @@ class SessionManager(ContextKeeper):
         decision: Decision,
         expected_revision: int | None = None,
         at: datetime | None = None,
+        owner_id: str | None = None,
     ) -> Session:
-        change = self._core.change(session_id, decision, expected_revision=expected_revision, at=at)
+        change = self._core.change(
+            session_id, decision, expected_revision=expected_revision, at=at, owner_id=owner_id
+        )
         return self._session(self._workers.act(change))

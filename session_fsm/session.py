@@ -202,6 +202,7 @@ class RecoveryReport:
     Attributes:
         ended: Ids of the sessions that were ended: half-started or half-stopped ones.
         released: Ids of the sessions that live on without what the dead owner did in them.
+        restarted: Ids of the sessions whose worker was started anew here.
         dropped_tasks: Ids of the tasks that were dropped, by session.
         failed: Sessions that could not be recovered, each with the error in words.
         reaped: What became of the worker processes that dead owners had left running.
@@ -212,6 +213,7 @@ class RecoveryReport:
     dropped_tasks: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
     reaped: tuple[Reaped, ...] = ()
+    restarted: tuple[str, ...] = ()
 
 
 @attrs.frozen

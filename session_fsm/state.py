@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import attrs
 
@@ -32,12 +32,16 @@ from .fields import (
     check_object,
     check_status,
     check_text,
+    choice_of,
     integer_of,
     words_of,
 )
 from .jsonvalue import EMPTY_OBJECT, JsonObject, shown
 
 _SECRET_WORDS = ("key", "token", "secret", "password")
+
+RecoveryPolicy = Literal["release", "restart", "end"]
+RECOVERY_POLICIES: tuple[RecoveryPolicy, ...] = get_args(RecoveryPolicy)
 
 
 class SessionStatus(StrEnum):
@@ -68,6 +72,7 @@ _CONFIG_CHECKS: dict[str, Check] = {
     "timeout_minutes": integer_of(1, MAX_TIMEOUT_MINUTES, optional=True),
     "persistence_enabled": check_flag,
     "features": words_of(MAX_FEATURES),
+    "recovery": choice_of(RECOVERY_POLICIES),
 }
 _STATE_CHECKS: dict[str, Check] = {
     "session_id": check_id,
@@ -173,6 +178,9 @@ class SessionConfig:
             never.
         persistence_enabled: Whether it is stored durably; None: as the store does.
         features: Names of what it is allowed to do; distinct, in the order given.
+        recovery: What becomes of it when whoever ran its worker has died. `release`: its tasks are
+            dropped, and it is put to rest; `restart`: whoever takes it over starts its worker
+            anew; `end`: it ends, with the cause in `error`.
 
     Raises:
         StateInvalidError: A value is out of its range; every fault is named.
@@ -182,6 +190,7 @@ class SessionConfig:
     timeout_minutes: int | None = 30
     persistence_enabled: bool | None = None
     features: tuple[str, ...] = ()
+    recovery: RecoveryPolicy = "release"
 
     def __init__(
         self,
@@ -190,6 +199,7 @@ class SessionConfig:
         timeout_minutes: int | None = 30,
         persistence_enabled: bool | None = None,
         features: Iterable[str] | None = (),
+        recovery: RecoveryPolicy = "release",
     ) -> None:
         kept, problems = _checked(
             {
@@ -197,6 +207,7 @@ class SessionConfig:
                 "timeout_minutes": timeout_minutes,
                 "persistence_enabled": persistence_enabled,
                 "features": features,
+                "recovery": recovery,
             },
             _CONFIG_CHECKS,
         )

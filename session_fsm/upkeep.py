@@ -1,9 +1,8 @@
-"""What is done with all sessions of a store: sweep, recover, purge, compact, verify."""
+"""What is done with all sessions of a store: sweep, purge, compact, verify."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -11,7 +10,8 @@ import attrs
 
 from .compaction import checkpoint_of
 from .core import Core
-from .decisions import FireDue, Recover, cause_in_words, settle
+from .decisions import cause_in_words
+from .endings import FireDue
 from .errors import (
     CorruptRecordError,
     DeserializationError,
@@ -23,10 +23,10 @@ from .errors import (
 )
 from .history import audit, rebuild, snapshot_problem, tombstone
 from .lifecycle import Lifecycle
-from .orphans import drop_logs, reap_orphans
-from .session import RecoveryReport, SessionEvent, SweepReport, VerifyReport
+from .orphans import drop_logs
+from .session import SessionEvent, SweepReport, VerifyReport
 from .stores.abc import SessionStore, all_ids
-from .stores.records import Abandoned, Stored, StoredStep, Work
+from .stores.records import Stored, Work
 
 logger = logging.getLogger(__name__)
 
@@ -57,75 +57,6 @@ def sweep(core: Core, at: datetime) -> SweepReport:
     while core.store.drop_expired_items(at, BATCH_SIZE) == BATCH_SIZE:
         pass  # in several transactions, so that nobody waits long
     return SweepReport(tuple(fired), core.store.next_deadline(), tuple(failed))
-
-
-def recover(core: Core) -> RecoveryReport:
-    """Clear away what dead owners left: first their processes, then their work, by session."""
-    tally = _Recovered()
-    # Before anybody else can run something for these sessions.
-    reaped = reap_orphans(core.store)
-    for abandoned in core.store.abandoned():
-        session_id = abandoned.session_id
-        try:
-            _recover_one(core, abandoned, tally)
-        except SessionNotFoundError:
-            core.store.release(session_id, abandoned.work, abandoned.owner_id)
-        except Exception as fault:
-            # Be it the lifecycle's own code that fails: the dead have left other sessions as well.
-            logger.exception("session %r was not recovered", session_id)
-            tally.failed.append((session_id, cause_in_words(fault)))
-    return RecoveryReport(
-        ended=tuple(tally.ended),
-        released=tuple(each for each in tally.released if each not in tally.ended),
-        dropped_tasks=tuple(tally.dropped),
-        failed=tuple(tally.failed),
-        reaped=reaped,
-    )
-
-
-@attrs.define
-class _Recovered:
-    ended: dict[str, None] = attrs.field(factory=dict)
-    released: dict[str, None] = attrs.field(factory=dict)
-    dropped: list[str] = attrs.field(factory=list)
-    failed: list[tuple[str, str]] = attrs.field(factory=list)
-
-
-def _recover_one(core: Core, abandoned: Abandoned, tally: _Recovered) -> None:
-    session_id = abandoned.session_id
-    change = core.change(session_id, Recover(_left_in(core.store, session_id)))
-    tally.dropped += _tasks_ended(core, change.steps)
-    # What no step let go of, such as a worker of a session that lives on.
-    left = bool(core.store.abandoned(session_id))
-    core.store.release(session_id, abandoned.work, abandoned.owner_id)
-    events = change.events
-    if core.is_ending(change.state.status):
-        # Somebody may have waited for what was let go of just now.
-        change = core.change(session_id, settle)
-        events += change.events
-    final = change.state.status in core.lifecycle.final
-    if events or (left and not final):
-        (tally.ended if final else tally.released)[session_id] = None
-
-
-def _left_in(store: SessionStore, session_id: str) -> Callable[[], tuple[Work, ...]]:
-    def left() -> tuple[Work, ...]:
-        return tuple(work for each in store.abandoned(session_id) for work in each.work)
-
-    return left
-
-
-def _tasks_ended(core: Core, steps: tuple[StoredStep, ...]) -> list[str]:
-    """Return the tasks that some steps ended: those whose list got shorter, in order."""
-    if "end_task" not in core.lifecycle.roles:
-        return []
-    return [
-        task
-        for step in (each.step for each in steps)
-        if step.before is not None
-        for task in step.before.active_tasks
-        if task not in step.after.active_tasks
-    ]
 
 
 def purge(core: Core, ended_before: datetime) -> int:

@@ -105,13 +105,23 @@ class Lookout:
         self._seen = _NOTHING_SEEN
         self._looked_at: datetime | None = None
         self._looking = threading.Lock()
+        self._end_watching: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """Take what is committed so far as known: whoever is about to listen reads it next."""
+        """Take what is committed so far as known: whoever is about to listen reads it next.
+
+        From now on it is also looked whenever the store has heard that others may have committed.
+        """
         if self._seen == _NOTHING_SEEN:
             with self._looking:
                 if self._seen == _NOTHING_SEEN:
                     self._seen = self._store.feed(0, 0).newest
+                    self._end_watching = self._store.watch(self.look)
+
+    def close(self) -> None:
+        """Look no more when the store has heard of others."""
+        if self._end_watching is not None:
+            self._end_watching()
 
     def seconds_left(self, since: datetime, poll_seconds: float) -> float:
         """Return how long the next look is off for somebody who waits; negative if it is due.

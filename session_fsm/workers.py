@@ -10,12 +10,14 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Final
+
+import attrs
 
 from .changes import Change
 from .core import Core
-from .decisions import StopDone
-from .errors import SessionNotFoundError
+from .endings import StopDone
+from .errors import FencedError, SessionNotFoundError
 from .session import SessionEvent
 from .stores.records import Work
 
@@ -26,7 +28,12 @@ class DeferredWorker(ABC):
     """A worker that does not stop while whoever wants it to waits, but tells when it has.
 
     It is asked to stop, as often as anybody wants it to, and tells `Workers.stopped` once.
+
+    Attributes:
+        owner_id: In whose name it was started.
     """
+
+    owner_id: str
 
     @property
     @abstractmethod
@@ -34,8 +41,27 @@ class DeferredWorker(ABC):
         """What sessions show as their worker."""
 
     @abstractmethod
-    def ask_to_stop(self) -> None:
-        """Begin to stop, on whichever thread this is called; returns at once."""
+    def ask_to_stop(self, *, ends: bool = True) -> None:
+        """Begin to stop, on whichever thread this is called; returns at once.
+
+        Args:
+            ends: Whether the session is being ended, and waits for this; not if it lives on, here
+                or elsewhere.
+        """
+
+
+@attrs.frozen
+class _Running:
+    """A worker, and in whose name it was started."""
+
+    worker: Any
+    owner_id: str
+
+
+SLOW_STOP_SECONDS: Final = 0.001
+"""A worker that takes longer to stop is not waited for by the others that have to."""
+LOOKS_SECONDS: Final = 1.0
+"""How often whoever waits for workers to be gone looks whether the manager was closed."""
 
 
 class Workers:
@@ -50,35 +76,57 @@ class Workers:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._running: dict[str, Any] = {}
+        self._running: dict[str, _Running] = {}
         self._stopping: set[str] = set()
+        self._given_up: set[str] = set()
         self._taking = threading.Lock()
+        self._gone = threading.Condition(self._taking)
         self._process_id = os.getpid()
 
-    def add(self, session_id: str, worker: Any) -> None:
-        """Keep the worker of a session; one of an earlier session with this id is stopped."""
-        if self._running.get(session_id) is worker:
+    def add(self, session_id: str, worker: Any, owner_id: str) -> None:
+        """Keep the worker of a session; one of an earlier session with this id is stopped.
+
+        Args:
+            session_id: For which session it runs.
+            worker: The worker.
+            owner_id: In whose name it was started.
+
+        Raises:
+            FencedError: That one is counted as dead by now; the worker was stopped, or was asked
+                to.
+        """
+        if self._worker(session_id) is worker:
             return
         self.stop(session_id)
-        self._running[session_id] = worker
+        with self._taking:
+            self._running[session_id] = _Running(worker, owner_id)
+            too_late = owner_id in self._given_up
+        if too_late:
+            self._give_up(owner_id)
+            raise FencedError(session_id=session_id, owner_id=owner_id)
 
     def get(self, session_id: str) -> Any:
         """Return the worker of a session, or None."""
-        worker = self._running.get(session_id)
+        worker = self._worker(session_id)
         return worker.shown if isinstance(worker, DeferredWorker) else worker
+
+    def _worker(self, session_id: str) -> Any:
+        running = self._running.get(session_id)
+        return None if running is None else running.worker
 
     def act(self, change: Change) -> Change:
         """Stop the worker of a session that is being ended, then go on with its way out."""
         if not self._running:
             return change
         session_id, status = change.state.session_id, change.state.status
-        if session_id not in self._running or not self._core.is_ending(status):
+        running = self._running.get(session_id)
+        if running is None or not self._core.is_ending(status):
             return change
         if self._core.in_batch:
             return change  # it may be undone: `stop_ended` comes after it
         if not self.stop(session_id):
             return change
-        return self._core.change(session_id, StopDone())
+        return self._core.change(session_id, StopDone(), owner_id=running.owner_id)
 
     def stop(self, session_id: str) -> bool:
         """Stop the worker of a session, if one runs here.
@@ -90,7 +138,7 @@ class Workers:
         with self._taking:
             if session_id in self._stopping:
                 return False
-            worker = self._running.get(session_id)
+            worker = self._worker(session_id)
             if isinstance(worker, DeferredWorker):
                 worker.ask_to_stop()
                 return False
@@ -105,7 +153,9 @@ class Workers:
             # The session ends all the same: what won't stop must not keep it from ending.
             logger.exception("the worker of session %r did not stop in good order", session_id)
         finally:
-            self._stopping.discard(session_id)
+            with self._taking:
+                self._stopping.discard(session_id)
+                self._gone.notify_all()
         return True
 
     def stopped(self, session_id: str, worker: DeferredWorker, error: str | None) -> None:
@@ -117,15 +167,21 @@ class Workers:
             error: What went wrong with stopping it; kept if the session has not ended yet.
 
         Raises:
+            FencedError: Its owner is counted as dead; the session is somebody else's business.
             StoreError: It could not be stored that nothing runs any longer.
         """
-        with self._taking:
-            if self._running.get(session_id) is worker:
-                del self._running[session_id]
+        self.gone(session_id, worker)
         try:
-            self._core.change(session_id, StopDone(error))
+            self._core.change(session_id, StopDone(error), owner_id=worker.owner_id)
         except SessionNotFoundError:
-            self._core.store.release(session_id, (Work("worker"),), self._core.owner_id)
+            self._core.store.release(session_id, (Work("worker"),), worker.owner_id)
+
+    def gone(self, session_id: str, worker: DeferredWorker) -> None:
+        """Note that a worker does not run any longer, though its session may live on."""
+        with self._taking:
+            if self._worker(session_id) is worker:
+                del self._running[session_id]
+            self._gone.notify_all()
 
     def stop_ended(self) -> tuple[tuple[SessionEvent, ...], tuple[tuple[str, str], ...]]:
         """Stop workers of sessions that were ended by a deadline, or by another process.
@@ -138,14 +194,14 @@ class Workers:
         failed: list[tuple[str, str]] = []
         if self._core.in_batch:
             return (), ()
-        for session_id in self._core.store.to_stop(self._core.owner_id):
+        owner_id = self._core.owner_id
+        for session_id in self._core.store.to_stop(owner_id):
             if not self.stop(session_id):
                 continue
             try:
-                events += self._core.change(session_id, StopDone()).events
+                events += self._core.change(session_id, StopDone(), owner_id=owner_id).events
             except SessionNotFoundError:
-                work = (Work("worker"),)
-                self._core.store.release(session_id, work, self._core.owner_id)
+                self._core.store.release(session_id, (Work("worker"),), owner_id)
             except Exception as fault:
                 # One session that can't be read or moved does not keep the others running.
                 logger.exception("session %r can't be gone on with", session_id)
@@ -158,3 +214,52 @@ class Workers:
             return  # a fork of the process that runs them: they are not its own to stop
         for session_id in tuple(self._running):
             self.stop(session_id)
+
+    def give_up(self, owner_id: str) -> None:
+        """Stop what was started in the name of an owner who is counted as dead.
+
+        Nothing is said of it to the store: the sessions are for others to take. All of it is
+        stopped at the same time, because others may soon run the same. Returns when none of it runs
+        any longer, or the manager is closed.
+        """
+        with self._taking:
+            self._given_up.add(owner_id)
+        while self._of(owner_id) or self._stopping:
+            self._give_up(owner_id)
+            with self._taking:
+                if self._core.closed:
+                    return
+                if self._of(owner_id) or self._stopping:
+                    self._gone.wait(LOOKS_SECONDS)
+
+    def _give_up(self, owner_id: str) -> None:
+        at_once: list[str] = []
+        for session_id, worker in self._of(owner_id):
+            if isinstance(worker, DeferredWorker):
+                worker.ask_to_stop(ends=False)
+            else:
+                at_once.append(session_id)
+        self._stop_together(at_once)
+
+    def _stop_together(self, session_ids: list[str]) -> None:
+        """Begin to stop the workers of sessions, so that none waits long for another one's stop."""
+
+        def stop_some() -> None:
+            while session_ids:
+                try:
+                    session_id = session_ids.pop()
+                except IndexError:
+                    return
+                self.stop(session_id)
+
+        while session_ids:
+            thread = threading.Thread(target=stop_some, name="session_fsm stops", daemon=True)
+            thread.start()
+            thread.join(SLOW_STOP_SECONDS)
+
+    def _of(self, owner_id: str) -> tuple[tuple[str, Any], ...]:
+        return tuple(
+            (session_id, running.worker)
+            for session_id, running in tuple(self._running.items())
+            if running.owner_id == owner_id
+        )

@@ -12,6 +12,7 @@ import itertools
 import random
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from session_fsm import (
     TaskDroppedError,
     TransitionError,
 )
-from session_fsm.aio import Child, ChildContext, RestartLimit, SessionManager
+from session_fsm.aio import Child, ChildContext, RestartLimit, SessionManager, SessionSupervisor
 from session_fsm.clock import ManualClock
 
 HABITS: Final = (
@@ -226,7 +227,7 @@ async def live(
         ]
         await asyncio.sleep(chance.random() * span_seconds / 2)
         try:
-            await manager.create(
+            session = await manager.create(
                 f"{seed}-{number}",
                 config={"timeout_minutes": chance.choice((None, 1, 60, 600))},
                 children=children,
@@ -234,6 +235,7 @@ async def live(
             )
         except SessionStartError:
             return
+        supervisors[session.session_id] = session.worker
         if chance.random() < 0.3:
             await asyncio.sleep(chaos.while_())
             how = chance.choice((manager.terminate, manager.fail))
@@ -244,9 +246,10 @@ async def live(
                 problems.append(f"{number}: could not be ended: {fault!r}")
 
     problems: list[str] = []
+    supervisors: dict[str, SessionSupervisor] = {}
     await asyncio.gather(*(create(number) for number in range(sessions)))
     await asyncio.sleep(span_seconds)
-    problems += await _problems(manager, clock)
+    problems += await _problems(manager, clock, supervisors)
     ended: Counter[str] = Counter()
     alive = abandoned = 0
     async for session in _all(manager):
@@ -270,7 +273,9 @@ async def _all(manager: SessionManager) -> Any:
         after = page.next
 
 
-async def _problems(manager: SessionManager, clock: ManualClock) -> list[str]:
+async def _problems(
+    manager: SessionManager, clock: ManualClock, supervisors: Mapping[str, SessionSupervisor]
+) -> list[str]:
     """Say which sessions are as none may be, some time after the last thing happened to them."""
     found = list((await manager.verify()).problems)
     late = clock.now() - timedelta(seconds=5 * STOP_SECONDS)
@@ -284,7 +289,9 @@ async def _problems(manager: SessionManager, clock: ManualClock) -> list[str]:
             if state.status_since < late - timedelta(seconds=60):
                 found.append(f"{where}: stuck")
         elif worker is None:
-            found.append(f"{where}, and nothing runs for it")
+            began = supervisors[session.session_id]
+            if began.alive or began.failure is not None:
+                found.append(f"{where}, and nothing is known of what runs for it: {began}")
         elif not worker.alive and any(each.error for each in worker.children):
             found.append(f"{where}, and all of its children have failed: {worker.children}")
         found += await _unlike(manager, session)

@@ -40,6 +40,7 @@ ODD_VALUES: Final[tuple[Any, ...]] = (
     "[Request interrupted by user]", "<command-name>/exit</command-name>", "/exit", "Stop",
     [], [[]], ["a", "a"], ["a", 5], [{"type": "tool_result"}, {"text": " "}, {"text": 5}], {},
     {"a": {}}, {"content": "x"}, {"hookEvent": 5}, {"timeout_minutes": 0}, {"features": "x"},
+    {"recovery": "end"}, "restart", 2, 3,
 )  # fmt: skip
 FOREIGN_VALUES: Final[tuple[Any, ...]] = (
     b"a", bytearray(b"a"), float("nan"), float("-inf"), 10**5000, datetime(2026, 1, 31, tzinfo=UTC),

@@ -87,13 +87,14 @@ class HookedSqlite(Hooks, SqliteStore):
 
 def _hook_methods(kind: type[Hooks], base: type[SessionStore]) -> None:
     def hooked(name: str) -> Callable[..., Any]:
-        def method(self: Hooks, *arguments: Any) -> Any:
+        def method(self: Hooks, *arguments: Any, **options: Any) -> Any:
             original = getattr(base, name)
-            return self._hooked(name, lambda *given: original(self, *given), arguments)
+            return self._hooked(name, lambda *given: original(self, *given, **options), arguments)
 
         return method
 
-    for name in SessionStore.__abstractmethods__.union({"compact"}).difference({"batch", "close"}):
+    more = {"compact", "give_back", "take_over"}
+    for name in SessionStore.__abstractmethods__.union(more).difference({"batch", "close"}):
         setattr(kind, name, hooked(name))
 
 

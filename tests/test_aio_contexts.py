@@ -21,7 +21,14 @@ from session_fsm import (
     StateInvalidError,
     TransitionError,
 )
-from session_fsm.aio import Child, ChildContext, ContextManager, SessionManager
+from session_fsm.aio import (
+    Child,
+    ChildContext,
+    ContextManager,
+    ProcessWorker,
+    RestartLimit,
+    SessionManager,
+)
 from session_fsm.aio.calls import GONE_THROUGH
 from session_fsm.clock import ManualClock
 
@@ -200,6 +207,69 @@ async def test_aio_messages_are_refused_by_a_full_inbox(clock: ManualClock) -> N
         while len(reader.read) < 1001:
             await asyncio.sleep(1)
         assert [each.content for each in reader.read[999:]] == ["the last that fits", "one more"]
+
+
+@simulated
+async def test_aio_messages_skip_a_child_that_has_ended(clock: ManualClock) -> None:
+    """A child that has ended for good gets no message: the next one that takes some does."""
+    second = Reader()
+    second.may_read.set()
+
+    async def once(child: ChildContext) -> None:
+        async for _ in child.inbox:
+            return
+
+    async with opened(clock) as manager:
+        session = await manager.create("s", children=[Child("once", once), Child("agent", second)])
+        inbox = session.worker.inbox()
+        assert inbox is session.worker.inbox("once")
+        await manager.send_message("s", "user", "one")
+        while session.worker.children[0].alive:
+            await asyncio.sleep(1)
+        assert inbox.closed
+        for number in range(1000):
+            inbox.deliver(number)
+        assert len(inbox) == 0
+        await manager.send_message("s", "user", "two")
+        await second.heard.wait()
+        assert [each.content for each in second.read] == ["two"]
+
+
+@simulated
+async def test_aio_messages_wait_for_a_child_that_is_restarted(clock: ManualClock) -> None:
+    """What is sent while a child waits for its restart is there for its next run."""
+    reader, runs = Reader(), 0
+    reader.may_read.set()
+
+    async def fails_first(child: ChildContext) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ValueError
+        await reader(child)
+
+    async with opened(clock) as manager:
+        session = await manager.create(
+            "s",
+            children=[Child("agent", fails_first), Child("other", Reader())],
+            restarts=RestartLimit(backoff_seconds=5),
+        )
+        await asyncio.sleep(1)
+        assert not session.worker.children[0].alive
+        await manager.send_message("s", "user", "hello")
+        await reader.heard.wait()
+        assert [each.content for each in reader.read] == ["hello"]
+
+
+def test_aio_messages_are_for_those_who_read_them() -> None:
+    """A process reads no inbox, a function does, unless the child says otherwise."""
+    process = ProcessWorker(["cat"])
+    assert [
+        Child("c", process).reads_inbox,
+        Child("c", process, takes_messages=True).reads_inbox,
+        Child("c", waits).reads_inbox,
+        Child("c", waits, takes_messages=False).reads_inbox,
+    ] == [False, True, True, False]
 
 
 @simulated

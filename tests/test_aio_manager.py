@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,17 @@ from session_fsm.clock import ManualClock
 pytest_plugins = ("manager_fixtures",)
 
 BLOCKING = session_fsm.SessionManager
-OTHERWISE = {"batch", "subscribe", "create", "task", "events", "table", "context", "send_message"}
+OTHERWISE = {
+    "batch",
+    "context",
+    "create",
+    "events",
+    "recover",
+    "send_message",
+    "subscribe",
+    "table",
+    "task",
+}
 """Verbs that are not the other manager's one to the letter; each says itself what it does."""
 CALLED = {"on_enter", "on_leave", "observe"}
 """Verbs that have nothing to wait for."""
@@ -344,6 +354,33 @@ async def test_aio_manager_start_may_return_nothing_or_fail(clock: ManualClock) 
         assert await manager.find("c") is None
 
 
+STOPS: dict[str, Callable[[SessionManager, Any], Awaitable[object]]] = {
+    "update": lambda manager, stops: manager.update("s", metadata=stops),
+    "batch": lambda manager, stops: manager.batch(stops),
+    "change": lambda manager, stops: manager.context("s").change(stops),
+    "counter": lambda manager, stops: manager.context("s").build_context(
+        counter=stops, max_tokens=9
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", STOPS)
+@in_real_time
+async def test_aio_manager_survives_a_function_that_stops_an_iteration(verb: str) -> None:
+    """A function that raises `StopIteration`, which no future can hold, fails its verb alone."""
+
+    def stops(_: object) -> Any:
+        raise StopIteration("nothing left")
+
+    async with SessionManager() as manager:
+        await manager.create("s")
+        await manager.context("s").add_message("user", "hello")
+        with pytest.raises(RuntimeError) as caught:
+            await asyncio.wait_for(STOPS[verb](manager, stops), 5)
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert (await manager.get("s")).status == "active"
+
+
 # --- tasks ----------------------------------------------------------------------------------
 
 
@@ -565,7 +602,7 @@ async def test_aio_manager_sweeps_on_though_all_tasks_are_cancelled(clock: Manua
             await asyncio.sleep(1)
         await asyncio.sleep(660)
         assert (await manager.get("s")).status == "terminated"
-        sweeping = manager._desk._sweeping
+        [sweeping] = manager._desk._lasting
     assert sweeping.cancelled()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_fsm import SESSION_LIFECYCLE, DeserializationError, SessionEvent, dumps
+from session_fsm import (
+    SESSION_LIFECYCLE,
+    DeserializationError,
+    SessionConfig,
+    SessionEvent,
+    dumps,
+)
 from session_fsm.compaction import checkpoint_of, fired
 from session_fsm.history import audit, chained, decode, encode, rebuild
 from session_fsm.stores import MemoryStore
@@ -83,6 +89,26 @@ def test_checkpoints_are_read_back() -> None:
         ],
     }
     assert history[1:] == a_life()[5:]
+
+
+@pytest.mark.parametrize(
+    ("config", "number"), [({}, 1), ({"recovery": "restart"}, 3)], ids=["released", "restarted"]
+)
+def test_checkpoints_are_of_the_oldest_format_that_will_do(
+    config: dict[str, Any], number: int
+) -> None:
+    """A checkpoint is of the format that its state needs, and gives that state again."""
+    author = Author(MemoryStore(), config_of=lambda _: SessionConfig(**config))
+    author.write("a", *MOVES)
+    whole = list(author.store.history("a"))
+    [(body, event), *_] = history = shortened(whole, 5)
+    assert json.loads(body)["format"] == number
+    assert decode(body, event.digest) == event
+    assert faults(history) == ()
+    states = [rebuild((event for _, event in each), SESSION_LIFECYCLE) for each in (history, whole)]
+    assert states[0] is not None
+    assert states[0] == states[1]
+    assert states[0].config == SessionConfig(**config)
 
 
 @pytest.mark.parametrize("reborn", [False, True], ids=["one life", "another life before"])

@@ -184,6 +184,17 @@ def test_cli_show_tells_work_and_limits(store: Path) -> None:
     assert line_of(call("show", "lost", store=store).out, "error").endswith("the worker died")
 
 
+def test_cli_show_tells_what_becomes_of_a_session(store: Path) -> None:
+    """That a session is not simply released when its process dies is told, and only then."""
+    with SessionManager(url_of(store), clock=ManualClock(LATER)) as manager:
+        manager.create("sturdy", config={"recovery": "restart"})
+    out = call("show", "sturdy", store=store).out
+    assert line_of(out, "if its process dies").endswith("restart")
+    assert "if its process dies" not in call("show", "busy", store=store).out
+    found = call("show", "sturdy", "--json", store=store).document
+    assert found["state"]["config"]["recovery"] == "restart"
+
+
 def test_cli_show_permits_what_is_permitted_then(store: Path) -> None:
     """An expired session is shown with `expire` alone of its moves, though no sweep has run."""
     late = START + timedelta(minutes=31)

@@ -28,25 +28,20 @@ from session_fsm.decisions import (
     BeginTask,
     Decision,
     Draft,
-    Fail,
     Fire,
-    FireDue,
     MoveTo,
-    Recover,
-    StopDone,
-    Terminate,
     Touch,
     Update,
     cause_in_words,
-    drop_tasks,
     rest,
     settle,
-    work_of,
 )
+from session_fsm.endings import Fail, FireDue, Recover, StopDone, Terminate, drop_tasks
 from session_fsm.explain import next_timed
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.records import Work
 from session_fsm.testing import states
+from session_fsm.work import work_of
 
 WORKER = Work("worker")
 
@@ -72,7 +67,7 @@ def draft(
     lifecycle: Lifecycle = SESSION_LIFECYCLE,
 ) -> Draft:
     """Return a draft of a session."""
-    return Draft(SessionMachine(session, lifecycle), at, WorkIn(work), auto_idle)
+    return Draft(SessionMachine(session, lifecycle), at, WorkIn(work), auto_idle, "owner")
 
 
 class WorkIn(MemoryStore):
@@ -128,7 +123,7 @@ def test_decisions_draft_that_is_refused_collects_nothing() -> None:
 def test_decisions_draft_asks_for_work_when_it_is_needed() -> None:
     """Whether a worker runs is asked at the time of the decision, less what was let go of."""
     store = WorkIn([WORKER])
-    made = Draft(SessionMachine(state("terminating")), START, store, True)
+    made = Draft(SessionMachine(state("terminating")), START, store, True, "owner")
     assert store.asked == 0
     assert made.has_worker()
     assert store.asked == 1
@@ -353,7 +348,7 @@ def test_decisions_drop_tasks_names_each() -> None:
         (state("active", tasks="t"), (Work("task", "t"),), (), ["end_task", "go_idle"]),
         (state("active", tasks="tu"), (Work("task", "t"),), (), ["end_task"]),
         (state("active", tasks="t"), (Work("task", "x"),), (), []),
-        (state("active"), (WORKER,), (WORKER,), []),
+        (state("active"), (WORKER,), (WORKER,), ["go_idle"]),
         (state("initializing"), (Work("start"),), (), ["abort"]),
         (state("initializing"), (), (), []),
         (state("active"), (Work("start"),), (), []),

@@ -153,6 +153,26 @@ def test_encrypted_store_each_value_has_its_own_nonce(path: Path) -> None:
     assert {each["format"] for each in covered} == {1}
 
 
+def test_encrypted_store_keeps_what_becomes_of_a_session(path: Path) -> None:
+    """States and events of format 3 are encrypted like others, and read back as they were."""
+    with managed(path) as manager:
+        manager.create("a", metadata=METADATA, config={"recovery": "restart"})
+        manager.begin_task("a", "t", timeout_seconds=60)
+        manager.update("a", metadata=METADATA, config={"recovery": "end"})
+        manager.compact("a", keep=1)
+        before = manager.get("a")
+    with managed(path) as manager:
+        assert manager.get("a").state == before.state
+        assert before.state.config.recovery == "end"
+        assert manager.verify().ok
+    [(state,)] = rows(path, "SELECT state FROM session")
+    checkpoint = rows(path, "SELECT body FROM session_checkpoint")
+    last = rows(path, "SELECT body FROM session_event")
+    told = [json.loads(text) for text in (state, *(body for (body,) in checkpoint + last))]
+    assert [each["format"] for each in told] == [3, 3, 3]
+    assert ["encrypted" in each for each in told] == [True, True, False]
+
+
 def test_encrypted_store_members_of_that_name_are_values(path: Path) -> None:
     """Values that look like what the store writes for encrypted ones are values."""
     like = {"encrypted": {"format": 1, "fields": {"metadata": "AAAA"}}}
@@ -402,6 +422,7 @@ def test_encrypted_store_commit_given_twice_is_sealed_once_more(path: Path) -> N
     with closing(SqliteStore(path, keyring=RING)) as store:
         commit = Author(store).draft("a", "activate", metadata=METADATA)
         with closing(SqliteStore(path.with_name("other.db"), keyring=BOTH)) as other:
+            other.enlist(commit.owner_id)
             other.commit(commit)
         store.commit(commit)
         stored = store.load("a")

@@ -106,6 +106,7 @@ EXAMPLES: dict[str, Any] = {
     "supported": "1",
     "operation_id": "op-1",
     "key_id": "0123456789abcdef",
+    "owner_id": "node-1",
     "after": 7,
     "kept_from": 90,
     "argv0": "/usr/bin/agent",

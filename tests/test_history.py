@@ -128,6 +128,48 @@ def test_history_event_is_read_back() -> None:
         assert json.loads(sealed.body)["format"] == 1
 
 
+def test_history_event_is_of_the_oldest_format_that_will_do() -> None:
+    """Only events that tell what is new in a format are of it; all others are as before."""
+    writer = Writer(config={"recovery": "restart"})
+    writer.fire("activate")
+    writer.fire("begin_task", task_id="t", timeout_seconds=60)
+    writer.fire("update", config={"recovery": "end"})
+    writer.fire("update", config={"timeout_minutes": 5})
+    writer.fire("end_task", task_id="t")
+    told = [json.loads(sealed.body) for sealed in writer.chain]
+    assert [each["format"] for each in told] == [3, 1, 2, 3, 1, 2]
+    configs = [each["changes"].get("config") for each in told]
+    assert [config and config.get("recovery") for config in configs] == (
+        ["restart", None, None, "end", None, None]
+    )
+    assert configs[4] == Writer(config={"timeout_minutes": 5}).chain[0].event.changes["config"]
+    assert faults(writer.chain) == ()
+    events = [event for _, event in read(writer.chain)]
+    assert events == [sealed.event for sealed in writer.chain]
+    assert [encode(event) for event in events] == [sealed.body for sealed in writer.chain]
+    for number, event in enumerate(events[1:4], 1):
+        state = rebuild(events[: number + 1], SESSION_LIFECYCLE)
+        assert state is not None
+        assert state.config.recovery == ("end" if event.revision == 4 else "restart")
+    assert rebuild(events, SESSION_LIFECYCLE) == writer.state
+
+
+def test_history_event_of_the_newest_format_is_written_so() -> None:
+    """An event of format 3 has these bytes and this digest; both are for ever."""
+    writer = Writer()
+    writer.fire("activate")
+    writer.fire("update", config={"recovery": "restart"})
+    last = writer.chain[-1]
+    assert last.body == (
+        b'{"format":3,"session_id":"a","revision":3,"kind":"changed","trigger":"update",'
+        b'"source":"active","target":"active","at":"2026-03-01T12:00:02.000000Z","reason":null,'
+        b'"changes":{"config":{"max_conversations":100,"timeout_minutes":30,'
+        b'"persistence_enabled":null,"features":[],"recovery":"restart"}}}'
+    )
+    assert last.event.digest == chained(writer.chain[-2].event.digest, last.body)
+    assert last.event.digest == "711f8e47be90ca1044f8f5a324a5aa233bb2d736b6b66f15d894032d7a7f08a6"
+
+
 def test_history_event_tells_what_changed() -> None:
     """An event holds what got another value, as `serialize` writes it, and nothing else."""
     created, activated, begun, *_ = [each.event for each in a_life().chain]
@@ -208,6 +250,9 @@ def body(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in told.items() if value is not ...}).encode()
 
 
+NEW = "unknown field in format"
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
@@ -243,6 +288,9 @@ def body(**changes: Any) -> bytes:
         (body(reason=False), "reason: of the wrong type"),
         (body(changes=[]), "changes: of the wrong type"),
         (body(changes=None), "changes: of the wrong type"),
+        (body(changes={"config": {"recovery": "end"}}), f"changes.config.recovery: {NEW} 1"),
+        (body(changes={"config": {"recovery": 5}}, format=2), f"changes.config.recovery: {NEW} 2"),
+        (body(changes={"task_deadlines": {}}), f"changes.task_deadlines: {NEW} 1"),
     ],
     ids=lambda value: value[:40].decode("latin-1") if isinstance(value, bytes) else "",
 )
@@ -276,12 +324,12 @@ def test_history_decode_takes_no_depth_for_a_crash(depth: int) -> None:
         assert event.changes.keys() == {"x"}
 
 
-@pytest.mark.parametrize("number", [0, 3, 99, -1])
+@pytest.mark.parametrize("number", [0, 4, 99, -1])
 def test_history_decode_refuses_an_unknown_format(number: int) -> None:
     """An event of another format is told apart from one that is broken."""
     with pytest.raises(SchemaVersionError) as caught:
         decode(body(format=number), "")
-    assert (caught.value.found, caught.value.supported) == (f"event {number}", "1 and 2")
+    assert (caught.value.found, caught.value.supported) == (f"event {number}", "1, 2, 3")
 
 
 # --- rebuilding ------------------------------------------------------------------------------
@@ -298,7 +346,14 @@ STEPS: st.SearchStrategy[tuple[str, dict[str, Any]]] = st.one_of(
             optional={
                 "metadata": json_objects(max_leaves=5),
                 "llm_config": st.sampled_from(({"x": 1}, {"x": True}, {"x": 1.0})),
-                "config": st.sampled_from((SessionConfig(), SessionConfig(timeout_minutes=1))),
+                "config": st.sampled_from(
+                    (
+                        SessionConfig(),
+                        SessionConfig(timeout_minutes=1),
+                        SessionConfig(recovery="restart"),
+                        SessionConfig(recovery="end"),
+                    )
+                ),
                 "error": st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
             },
         ),
@@ -542,6 +597,17 @@ def test_history_snapshot_is_compared_field_by_field() -> None:
     problem = snapshot_problem(stored, rebuilt, SESSION_LIFECYCLE)
     assert problem is not None
     assert problem.endswith("in updated_at, conversation_count, error")
+
+
+def test_history_snapshot_may_have_more_or_fewer_fields() -> None:
+    """A field that only one of both has is named too, be it in the state or in its history."""
+    plain = SessionState.new("a", status="active", at=START).update(at=START, active_tasks=["t"])
+    limited = plain.update(at=START, task_deadlines={"t": START})
+    restarted = plain.update(at=START, config={"recovery": "restart"})
+    for other, name in ((limited, "task_deadlines"), (restarted, "config")):
+        for stored, rebuilt in ((plain, other), (other, plain)):
+            problem = snapshot_problem(stored, rebuilt, SESSION_LIFECYCLE)
+            assert problem == f"its stored state differs from its history in {name}"
 
 
 def test_history_offsets_do_not_matter() -> None:

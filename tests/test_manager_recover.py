@@ -22,7 +22,7 @@ from managing import (
     work_left,
 )
 
-from session_fsm import RecoveryReport, SessionManager
+from session_fsm import RecoveryReport, SessionManager, StoreUnavailableError
 from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
@@ -160,13 +160,12 @@ def test_manager_recover_a_stop_that_the_living_do(house: House) -> None:
 
 
 def test_manager_recover_worker_of_a_session_that_lives_on(house: House) -> None:
-    """A session whose worker died lives on; nothing waits for that worker any longer."""
+    """A session whose worker died is put to rest; nothing waits for that worker any longer."""
     manager, dead = house.open(), house.open()
     dead.create("a", start=lambda _: Worker())
-    before = manager.get("a")
     dead.close()
     assert manager.recover() == RecoveryReport(released=("a",))
-    assert manager.get("a") == before
+    assert triggers(manager, "a") == [None, "activate", "go_idle"]
     assert work_left(manager, "a") == set()
     assert manager.terminate("a").status == "terminated"
 
@@ -234,14 +233,15 @@ def test_manager_recover_a_session_purged_meanwhile(house: House) -> None:
     manager, dead = house.open(), house.open()
     store = house.store()
     other = house.open(store=store)
-    dead.create("a", start=lambda _: Worker())
+    manager.create("a")
+    dead.begin_task("a", "t")
     dead.close()
 
     def purge(_: object) -> None:
         manager.fail("a", "boom")
         manager.purge(ended_before=START + seconds(1))
 
-    store.after["abandoned"] = once(lambda *_: purge(None))
+    store.after["take_over"] = once(lambda *_: purge(None))
     assert other.recover() == RecoveryReport()
     assert other.find("a") is None
     assert other.recover() == RecoveryReport()
@@ -269,6 +269,27 @@ def test_manager_recover_past_a_bad_session(house: House) -> None:
     assert manager.recover().dropped_tasks == ("b",)
 
 
+def test_manager_recover_goes_on_with_what_it_took_over(house: House) -> None:
+    """What was taken over and could not be recovered, for want of the store, is so later."""
+    dead = house.open()
+    for session_id in ("a", "b", "c"):
+        dead.create(session_id)
+        dead.begin_task(session_id, "t")
+    dead.close()
+    store = house.store()
+    manager = house.open(store=store)
+
+    def cut_off(*_: object) -> None:
+        raise StoreUnavailableError(problem="cut off")
+
+    store.before.update(commit=once(cut_off), give_back=once(cut_off))
+    with pytest.raises(StoreUnavailableError):
+        manager.recover()
+    assert manager.recover().dropped_tasks == ("t", "t", "t")
+    assert {manager.get(each).status for each in ("a", "b", "c")} == {"idle"}
+    assert work_left(manager, "a") == set()
+
+
 def test_manager_recover_lets_go_while_a_task_ends(house: House) -> None:
     """The last living task ends just before the dead worker is let go of: the session finishes."""
     store = house.store()
@@ -280,10 +301,10 @@ def test_manager_recover_lets_go_while_a_task_ends(house: House) -> None:
     dying = dead._core.owner_id
 
     def end_task(session_id: str, work: object, owner_id: str) -> None:
-        if owner_id == dying:
+        if owner_id in (dying, manager._core.owner_id):
             living.end_task("a", "t")
 
-    store.before["release"] = end_task
+    store.before["release"] = once(end_task)
     assert manager.recover() == RecoveryReport(ended=("a",))
     assert triggers(manager, "a")[-1] == "finish"
 
@@ -330,7 +351,7 @@ def test_manager_recover_after_a_kill(file_house: House, remote: Remote) -> None
     assert manager.get("shared").state.active_tasks == ("ours",)
     assert manager.get("alone").status == "idle"
     assert manager.get("well") == before
-    assert manager.get("supervised").status == "active"
+    assert manager.get("supervised").status == "idle"
     reasons = [event.reason for event in manager.history("alone") if event.trigger == "end_task"]
     assert reasons == ["dropped: its owner died"] * 2
     assert living.call("recover")["released"] == []

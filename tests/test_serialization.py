@@ -113,7 +113,12 @@ def test_serialization_writes_every_field() -> None:
     both = {**FULL, "active_tasks": [*limits["task_deadlines"]], **limits, "format": 2}
     assert list(serialize(deserialize(both))) == ["format", *names]
     assert {**serialize(deserialize(both)), **limits} == serialize(deserialize(both))
-    assert list(written["config"]) == [field.name for field in attrs.fields(SessionConfig)]
+    limits_of_use = [field.name for field in attrs.fields(SessionConfig)]
+    assert list(written["config"]) == limits_of_use[:-1]
+    config = {**FULL["config"], "recovery": "end"}
+    whole = serialize(deserialize({**both, "config": config, "format": 3}))
+    assert list(whole["config"]) == limits_of_use
+    assert whole == {**serialize(deserialize(both)), "config": config, "format": 3}
     assert written == FULL | {
         "created_at": "2026-01-31T12:00:00.000000Z",
         "updated_at": "2026-01-31T13:00:00.000000Z",
@@ -121,6 +126,56 @@ def test_serialization_writes_every_field() -> None:
         "last_activity_at": "2026-01-31T12:59:59.999999Z",
     }
     assert type(written["format"]) is int
+
+
+@given(states())
+def test_serialization_writes_the_oldest_format_that_will_do(state: SessionState) -> None:
+    """Only what is new in a format makes a state one of it; all else is written as before."""
+    written = serialize(state)
+    other = state.config.recovery != "release"
+    assert written["format"] == (3 if other else 2 if state.task_deadlines else 1)
+    assert ("recovery" in written["config"]) is other
+    assert ("task_deadlines" in written) is bool(state.task_deadlines)
+    assert loads(dumps(state)) == deserialize(written) == state
+    # And to the byte: it is the same text but for what is new.
+    config = attrs.evolve(state.config, recovery="release")
+    plain_state = attrs.evolve(state, config=config)
+    text = dumps(state)
+    if other:
+        word = f',"recovery":"{state.config.recovery}"}},"llm_config":'.encode()
+        assert word in text
+        number = b"2" if state.task_deadlines else b"1"
+        text = text.replace(b'{"format":3', b'{"format":' + number, 1)
+        text = text.replace(word, b'},"llm_config":', 1)
+    assert dumps(plain_state) == text
+
+
+_FIRST = (
+    b',"session_id":"a","status":"active","config":{"max_conversations":100,"timeout_minutes":30'
+)
+_THEN = (
+    b',"llm_config":{},"metadata":{},"created_at":"2026-01-31T12:00:00.000000Z"'
+    b',"updated_at":"2026-01-31T13:00:00.000000Z","status_since":"2026-01-31T13:00:00.000000Z"'
+    b',"last_activity_at":"2026-01-31T13:00:00.000000Z","active_tasks":["t"]'
+    b',"conversation_count":0,"error":null'
+)
+_PLAIN = b',"persistence_enabled":null,"features":[]}'
+_RESTART = b',"persistence_enabled":null,"features":[],"recovery":"restart"}'
+_END = b',"persistence_enabled":null,"features":[],"recovery":"end"}'
+_LIMITS = b',"task_deadlines":{"t":"2026-01-31T13:05:00.000000Z"}}'
+WRITTEN_ONCE = {
+    "1": b'{"format":1' + _FIRST + _PLAIN + _THEN + b"}",
+    "2": b'{"format":2' + _FIRST + _PLAIN + _THEN + _LIMITS,
+    "3": b'{"format":3' + _FIRST + _RESTART + _THEN + b"}",
+    "3 with limits": b'{"format":3' + _FIRST + _END + _THEN + _LIMITS,
+}
+"""A state in each format, as it was written once; these texts never change."""
+
+
+@pytest.mark.parametrize("text", WRITTEN_ONCE.values(), ids=WRITTEN_ONCE)
+def test_serialization_reads_and_writes_what_was_written_once(text: bytes) -> None:
+    """Each format is read for ever, and what was read is written to the byte as it was."""
+    assert dumps(loads(text)) == text
 
 
 @settings(max_examples=40)
@@ -450,6 +505,20 @@ WRONG: dict[str, list[Any]] = {
     "config.timeout_minutes": [*COUNTS, 0, -1],
     "config.persistence_enabled": [0, 1, 1.0, "yes", "no", "true", "", [], {}],
     "config.features": LISTS,
+    "config.recovery": [
+        None,
+        True,
+        1,
+        1.5,
+        "",
+        "stop",
+        "Restart",
+        "release ",
+        [],
+        ["end"],
+        {},
+        b"end",
+    ],
 }
 
 
@@ -526,6 +595,10 @@ def test_serialization_says_it_in_these_words() -> None:
         ({5: 1}, "5: unknown field"),
         ({"config": {"extra": 1}}, "config.extra: unknown field; known are features, max_conv"),
         ({"config": {"timeout": 5}}, "config.timeout: unknown field"),
+        (
+            {"config": {"recovery": "again"}},
+            'config.recovery: expected release, restart or end, got "again"',
+        ),
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, dict) else "",
 )
@@ -535,12 +608,37 @@ def test_serialization_refuses_bad_values(document: dict[Any, Any], problem: str
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize("number", [0, 3, -1, "1", 1.0, True, False, None, [], [1], {}, 2**70])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("word", ["release", "restart", "end", None, "again"])
+def test_serialization_refuses_recovery_in_older_formats(number: int, word: str | None) -> None:
+    """What is new in format 3 is unknown in older ones, whatever it says; there it may be left."""
+    document = MINIMAL | {"config": {"recovery": word}, "format": number}
+    first, *more = refusal(document)
+    assert first == f"config.recovery: unknown field in format {number}"
+    assert len(more) == (word in (None, "again"))
+    assert text_refusal(json.dumps(document)) == (first, *more)
+    left = MINIMAL | {"config": {}, "format": 3}
+    assert deserialize(left) == deserialize(left | {"format": number}) == deserialize(MINIMAL)
+
+
+def test_serialization_refuses_every_field_that_is_too_new() -> None:
+    """In format 1, limits of tasks and what becomes of the session are both unknown."""
+    limits = {"active_tasks": ["t"], "task_deadlines": {"t": "2026-01-31T13:05:00Z"}}
+    both = MINIMAL | limits | {"config": {"recovery": "end"}}
+    assert deserialize(both) == deserialize(both | {"format": 3})
+    assert refusal(both | {"format": 1}) == (
+        "task_deadlines: unknown field in format 1",
+        "config.recovery: unknown field in format 1",
+    )
+    assert refusal(both | {"format": 2}) == ("config.recovery: unknown field in format 2",)
+
+
+@pytest.mark.parametrize("number", [0, 4, -1, "1", 1.0, True, False, None, [], [1], {}, 2**70])
 def test_serialization_refuses_unknown_formats(number: Any) -> None:
-    """The format is the number 1 or 2, or is not told; anything else is unknown."""
+    """The format is the number 1, 2 or 3, or is not told; anything else is unknown."""
     (problem,) = refusal(MINIMAL | {"format": number})
     assert problem.startswith("format: unknown format ")
-    assert problem.endswith("; known are 1, 2")
+    assert problem.endswith("; known are 1, 2, 3")
 
 
 @pytest.mark.parametrize(
@@ -825,6 +923,7 @@ JUNK: tuple[Any, ...] = (
     {"a": {"b": []}},
     {"features": 5},
     {"timeout_minutes": 1.0},
+    {"recovery": "end"},
 )
 
 

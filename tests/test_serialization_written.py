@@ -15,6 +15,7 @@ from session_fsm import (
     JsonArray,
     JsonObject,
     Lifecycle,
+    RecoveryPolicy,
     Row,
     SessionConfig,
     SessionState,
@@ -30,6 +31,7 @@ from session_fsm.jsonvalue import MAX_INTEGER, MAX_JSON_BYTES, MAX_JSON_DEPTH
 from session_fsm.serialization.instants import INSTANT_FIELDS, instant_json
 from session_fsm.serialization.reading import read_strictly
 from session_fsm.serialization.written import read_written
+from session_fsm.state import CONFIG_FIELDS, STATE_FIELDS
 from session_fsm.testing import states
 
 STATE = SessionState(
@@ -82,9 +84,8 @@ def anatomy(state: Any) -> Any:
     """Return all of a state to the types of its innermost values; anything else as it is."""
     if not isinstance(state, SessionState):
         return state
-    names = [name for name in serialize(STATE) if name != "format"]
-    fields = [(name, getattr(state, name)) for name in names if name != "config"]
-    config = [(name, getattr(state.config, name)) for name in serialize(STATE)["config"]]
+    fields = [(name, getattr(state, name)) for name in STATE_FIELDS if name != "config"]
+    config = [(name, getattr(state.config, name)) for name in CONFIG_FIELDS]
     instants = [getattr(state, name).tzinfo for name in INSTANT_FIELDS]
     return type(state), type(state.config), looks(dict(fields)), looks(dict(config)), instants
 
@@ -110,6 +111,54 @@ def test_serialization_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
     read = loads(dumps(minimal, OWN), OWN)
     assert read == minimal
     assert read.status is OWN.status("shut")
+
+
+@pytest.mark.parametrize("word", ["restart", "end"])
+def test_serialization_short_way_is_taken_for_other_recoveries(word: RecoveryPolicy) -> None:
+    """A state that is not simply released is read as fast as any, unless a task has a limit."""
+    config = SessionConfig(recovery=word, features=["code"])
+    state = STATE.update(at=STATE.updated_at, config=config)
+    assert check_same(dumps(state))
+    assert loads(dumps(state)) == state
+    limited = state.update(at=state.updated_at, task_deadlines={"t": state.updated_at})
+    assert not check_same(dumps(limited))
+    assert loads(dumps(limited)) == limited
+
+
+RESTARTED = dumps(STATE.update(at=STATE.updated_at, config=SessionConfig(recovery="restart")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "taken"),
+    [
+        (b'"restart"', b'"release"', True),
+        (b'"restart"', b'"again"', False),
+        (b'"restart"', b'"Restart"', False),
+        (b'"restart"', b"null", False),
+        (b'"restart"', b"1", False),
+        (b'"restart"', b'["restart"]', False),
+        (b'"restart"', b'{"restart":1}', False),
+        (b'"recovery":"restart"', b'"recover":"restart"', False),
+        (b',"recovery":"restart"', b"", False),
+        (b'"recovery":"restart"', b'"recovery":"restart","more":1', False),
+        (b'"features":[],', b"", False),
+        (b'"features":[],', b'"feature":[],', False),
+        (b'{"format":3', b'{"format":2', False),
+        (b'{"format":3', b'{"format":1', False),
+        (b'{"format":3', b'{"format":4', False),
+        (b'{"format":3', b'{"format":3.0', False),
+        (b'{"format":3', b'{"format":"3"', False),
+        (b'{"format":3,', b"{", False),
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_serialization_short_way_knows_other_recoveries(
+    old: bytes, new: bytes, taken: bool
+) -> None:
+    """Where a state is of format 3, the short way takes it only if it is one by the strict way."""
+    assert check_same(RESTARTED)
+    assert old in RESTARTED
+    assert check_same(RESTARTED.replace(old, new)) is taken
 
 
 @settings(max_examples=60)
@@ -162,6 +211,12 @@ NOT_AS_WRITTEN: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("format by float", lambda data: data.replace(b'"format":1', b'"format":1.0')),
     ("format by boolean", lambda data: data.replace(b'"format":1', b'"format":true')),
     ("newer format", lambda data: data.replace(b'"format":1', b'"format":2')),
+    ("newest format", lambda data: data.replace(b'"format":1', b'"format":3')),
+    ("unknown format", lambda data: data.replace(b'"format":1', b'"format":4')),
+    (
+        "unknown in its format",
+        lambda data: data.replace(b'"features"', b'"recovery":"end","features"'),
+    ),
     ("id", lambda data: data.replace(b'"12345678-', b'" 12345678-')),
     ("one more field", lambda data: data[:-1] + b',"more":null}'),
     ("unknown field", lambda data: data.replace(b'"error"', b'"errors"')),
@@ -250,6 +305,7 @@ ODD_VALUES: st.SearchStrategy[Any] = st.one_of(
     st.booleans(),
     st.sampled_from((0, 1, -1, 2**53, MAX_INTEGER, MAX_INTEGER + 1, 2**64, 1.0, -0.0, 1e22)),
     st.sampled_from(("", " a", "a\n", "\x00", "\\u0000", "active", "idle", "x" * 256)),
+    st.sampled_from((3, "release", "restart")),
     st.sampled_from((instant_text(STATE.created_at), "2026-01-31T12:00:00Z", "0000-01-01")),
     st.lists(st.sampled_from(("a", "b", 5, None, "")), max_size=3),
     st.dictionaries(st.sampled_from(("a", "features")), st.none() | st.lists(st.just(1))),

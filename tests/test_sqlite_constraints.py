@@ -120,7 +120,7 @@ def test_sqlite_constraints_keep_a_lifecycle_to_its_own_moves(
     ]
     leaping = Lifecycle(("active", "idle", "terminated"), "active", rows, name="leaping")
     with closing(SqliteStore(store.path, leaping)) as other:
-        Author(other).write("frog")
+        Author(other, "frog's").write("frog")
         refused(sql, "UPDATE session SET status = 'terminated', revision = 3"
                 " WHERE session_id = 'active'", "no row of the table")  # fmt: skip
         frog = "UPDATE session SET status = '{}', revision = 2 WHERE session_id = 'frog'"

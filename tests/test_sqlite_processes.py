@@ -43,7 +43,6 @@ CREATING = """
     input()
     store = SqliteStore(path)
     author = Author(store, name)
-    store.enlist(name)
     for number in range(5):
         author.write(f"{name} {number}", "activate")
     store.close()

@@ -97,13 +97,13 @@ def test_sqlite_store_names_sessions_that_can_not_be_read(
 def test_sqlite_store_names_sessions_of_another_format(store: SqliteStore, path: Path) -> None:
     """A state of a format that is not known here is told apart from a broken one."""
     Author(store).write("a", "activate")
-    tamper(path, changed(format="3"))
+    tamper(path, changed(format="4"))
     for call in (lambda: store.load("a"), lambda: store.page(("active",), 9, None)):
         with pytest.raises(SchemaVersionError) as caught:
             call()
-        assert (caught.value.found, caught.value.supported) == ("3 of session 'a'", "1 and 2")
+        assert (caught.value.found, caught.value.supported) == ("4 of session 'a'", "1, 2, 3")
     with SessionManager(store) as manager:
-        assert any("format 3 of session 'a'" in found for found in manager.verify().problems)
+        assert any("format 4 of session 'a'" in found for found in manager.verify().problems)
 
 
 @pytest.mark.parametrize("text", ["soon", "", "2026-01-01", "0"])
@@ -156,12 +156,12 @@ def test_sqlite_store_names_events_that_can_not_be_read(
 def test_sqlite_store_names_events_of_another_format(store: SqliteStore, path: Path) -> None:
     """An event of a format that is not known here is told apart from a broken one."""
     Author(store).write("a", "activate")
-    body = "CAST(json_set(CAST(body AS TEXT), '$.format', 3) AS BLOB)"
+    body = "CAST(json_set(CAST(body AS TEXT), '$.format', 4) AS BLOB)"
     tamper(path, EVENT.format(body))
     with pytest.raises(SchemaVersionError) as caught:
         store.history("a")
-    assert caught.value.found == "event 3 (event 2 of session 'a')"
-    assert caught.value.supported == "1 and 2"
+    assert caught.value.found == "event 4 (event 2 of session 'a')"
+    assert caught.value.supported == "1, 2, 3"
 
 
 COPIED_EVENT = """

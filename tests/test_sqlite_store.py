@@ -80,7 +80,6 @@ def test_sqlite_store_is_for_its_user_alone(path: Path) -> None:
     try:
         store = SqliteStore(path)
         author = Author(store, "somebody")
-        store.enlist("somebody")
         author.write("a", "activate")
         names = {each.name: mode_of(each) for each in path.parent.iterdir()}
         store.close()
@@ -99,7 +98,6 @@ def test_sqlite_store_outlives_its_process(path: Path) -> None:
     """What was written is there when the file is opened again, in every respect."""
     store = SqliteStore(path)
     author = Author(store, "somebody")
-    store.enlist("somebody")
     for status, triggers in routes(store.lifecycle).items():
         author.write(f"in {status}", *triggers, claims=[Work("worker")])
     author.bury("in terminated")
@@ -370,7 +368,6 @@ def test_sqlite_store_holds_lifecycles_side_by_side(path: Path) -> None:
     """Two lifecycles share a file; neither sees, counts or judges what is the other's."""
     with closing(SqliteStore(path)) as ours, closing(SqliteStore(path, OTHER)) as theirs:
         author, other = Author(ours, "ours"), Author(theirs, "theirs")
-        ours.enlist("ours")
         for each, triggers in routes(SESSION_LIFECYCLE).items():
             author.write(f"our {each}", *triggers, claims=[Work("worker")])
         mine = everything(ours, "ours")
@@ -382,6 +379,7 @@ def test_sqlite_store_holds_lifecycles_side_by_side(path: Path) -> None:
         assert [each.state.session_id for each in theirs.page(("idle",), 9, None)] == ["their idle"]
         assert len(theirs.ended(END_OF_TIME, 9)) == 1
         assert theirs.next_deadline() is None
+        theirs.dismiss("theirs")
         assert {each.session_id for each in theirs.abandoned()} == set(theirs.ids(99, None))
         assert ours.abandoned() == ()
         for store, session_id in ((ours, "their idle"), (theirs, "our idle")):
@@ -392,7 +390,7 @@ def test_sqlite_store_holds_lifecycles_side_by_side(path: Path) -> None:
                 with pytest.raises(LifecycleError, match=r"'their idle' runs in .*'door'"):
                     verb("their idle")
         with pytest.raises(SessionExistsError):
-            ours.commit(Author(MemoryStore()).draft("their idle"))
+            ours.commit(Author(MemoryStore(), "ours").draft("their idle"))
         other.bury("their shut")
         assert theirs.check() == ours.check() == ()
 
@@ -433,7 +431,6 @@ def statements_of(store: SqliteStore, call: Callable[[], object]) -> list[str]:
 def test_sqlite_store_scans_no_table(store: SqliteStore, path: Path) -> None:
     """Whatever is asked for, or written, is found by an index; what is sorted is what is given."""
     author = Author(store)
-    store.enlist("author")
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     for status, triggers in routes(store.lifecycle).items():
         author.write(status, *triggers, claims=[Work("worker")])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
+from unittest.mock import ANY
 
 import attrs
 import orjson
@@ -26,8 +27,10 @@ from session_fsm.jsonvalue import JsonArray, JsonObject, parse_json
 from session_fsm.state import (
     CONFIG_FIELDS,
     DATA_FIELDS,
+    RECOVERY_POLICIES,
     REQUIRED_FIELDS,
     STATE_FIELDS,
+    RecoveryPolicy,
     SessionConfig,
     SessionState,
     SessionStatus,
@@ -44,6 +47,7 @@ NAIVE = datetime(2026, 1, 31, 12)  # noqa: DTZ001 - naive, to be refused
 
 class Word(StrEnum):
     BUILD = "build"
+    END = "end"
 
 
 class Old(str, Enum):  # noqa: UP042 - what is tested
@@ -96,7 +100,7 @@ def test_state_defaults() -> None:
     assert (least.config, least.llm_config, least.metadata) == (SessionConfig(), {}, {})
     assert (least.active_tasks, least.conversation_count, least.error) == ((), 0, None)
     assert least.status_since == least.last_activity_at == least.updated_at == AT + SECOND
-    assert attrs.astuple(SessionConfig()) == (100, 30, None, ())
+    assert attrs.astuple(SessionConfig()) == (100, 30, None, (), "release")
     assert SessionConfig(features=None) == SessionConfig()
 
 
@@ -165,6 +169,18 @@ def test_state_numbers_at_their_limits() -> None:
     assert problems_of(config=unlimited) == []
 
 
+@pytest.mark.parametrize("word", RECOVERY_POLICIES)
+def test_state_recovery_is_one_of_its_words(word: RecoveryPolicy) -> None:
+    """A configuration keeps its word for what becomes of the session, and differs by it."""
+    config = SessionConfig(recovery=word)
+    assert new(config={"recovery": word}).config == config
+    assert config.recovery == word
+    assert (config == SessionConfig()) is (word == "release")
+    changed = new().update(at=AT, config=config)
+    assert changed.config is config
+    assert changed.update(at=AT, config=None).config == SessionConfig()
+
+
 def test_state_lengths_at_their_limits() -> None:
     """The longest error and the most tasks and features are accepted."""
     tasks = [f"t{number}" for number in range(MAX_TASKS)]
@@ -185,7 +201,10 @@ def test_state_instants_are_kept_in_utc(at: datetime) -> None:
 def test_state_subclasses_become_plain() -> None:
     """Members of enumerations are kept as the plain values they stand for."""
     config = SessionConfig(
-        max_conversations=Level.THREE, timeout_minutes=Level.THREE, features=[Word.BUILD]
+        max_conversations=Level.THREE,
+        timeout_minutes=Level.THREE,
+        features=[Word.BUILD],
+        recovery=Word.END,  # type: ignore[arg-type]  # what is tested
     )
     state = new(
         session_id=Word.BUILD,
@@ -196,6 +215,7 @@ def test_state_subclasses_become_plain() -> None:
     )
     kept = (state.session_id, state.active_tasks[0], state.error, *config.features)
     assert [(type(word), word) for word in kept] == [(str, "build")] * 4
+    assert (type(config.recovery), config.recovery) == (str, "end")
     numbers = (state.conversation_count, config.max_conversations, config.timeout_minutes)
     assert [(type(number), number) for number in numbers] == [(int, 3)] * 3
 
@@ -306,6 +326,12 @@ def test_state_instants_beyond_the_calendar_are_named() -> None:
         ),
         ({"config": {"persistence_enabled": 1}}, "config.persistence_enabled: expected true, fals"),
         ({"config": {"persistence_enabled": "no"}}, "config.persistence_enabled: expected true, f"),
+        ({"config": {"recovery": "stop"}}, "config.recovery: expected release, restart or end, go"),
+        ({"config": {"recovery": "Restart"}}, "config.recovery: expected release, restart or end"),
+        ({"config": {"recovery": ""}}, 'config.recovery: expected release, restart or end, got ""'),
+        ({"config": {"recovery": None}}, "config.recovery: expected release, restart or end, got"),
+        ({"config": {"recovery": ["end"]}}, "config.recovery: expected release, restart or end, g"),
+        ({"config": {"recovery": ANY}}, "config.recovery: expected release, restart or end, got "),
         ({"config": {"colour": "red"}}, "config.colour: unknown field; known are features, max_"),
         ({"config": {"a\nb": 1}}, 'config."a\\nb": unknown field; known are'),
         ({"config": {5: 1}}, "config.5: unknown field; known are"),
@@ -411,12 +437,14 @@ def test_state_config_names_every_fault() -> None:
             timeout_minutes=True,
             persistence_enabled="no",  # type: ignore[arg-type]  # what is tested
             features="abc",
+            recovery=5,  # type: ignore[arg-type]  # what is tested
         )
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "config.max_conversations",
         "config.timeout_minutes",
         "config.persistence_enabled",
         "config.features",
+        "config.recovery",
     ]
 
 
@@ -628,6 +656,6 @@ def test_state_fields_are_the_contract() -> None:
         " last_activity_at active_tasks conversation_count error task_deadlines"
     )
     assert " ".join(CONFIG_FIELDS) == (
-        "max_conversations timeout_minutes persistence_enabled features"
+        "max_conversations timeout_minutes persistence_enabled features recovery"
     )
     assert set(fields_of(new())) == set(STATE_FIELDS)

@@ -126,8 +126,14 @@ class ForgetsOwners(MemoryStore):
 class TakesLivingForDead(MemoryStore):
     """Takes every owner for dead."""
 
-    def enlist(self, owner_id: str) -> None:
-        pass
+    take_over = SessionStore.take_over
+
+    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
+        owners, self._owners = self._owners, set()
+        try:
+            return super().abandoned(session_id)
+        finally:
+            self._owners = owners
 
 
 class ForgetsClaims(MemoryStore):

@@ -46,6 +46,19 @@ def test_strategies_give_valid_states(lifecycle: Lifecycle) -> None:
     check()
 
 
+def test_strategies_give_every_format() -> None:
+    """A state is found in each format, the newest one with limits of tasks and without."""
+    seen: set[tuple[int, bool]] = set()
+
+    @settings(max_examples=500, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(states(status="active"))
+    def look(state: SessionState) -> None:
+        seen.add((serialize(state)["format"], bool(state.task_deadlines)))
+
+    look()
+    assert seen == {(1, False), (2, True), (3, False), (3, True)}
+
+
 @each_lifecycle
 def test_strategies_give_every_status(lifecycle: Lifecycle) -> None:
     """A state is found in each status, with tasks exactly where there may be some."""

@@ -15,6 +15,7 @@ from ..prompting import DEFAULT_PARTS, BuiltContext, Counter, estimate_tokens
 from ..session import Session
 from .children import Child, Inbox
 from .desk import Desk, documented_by
+from .given import as_json, as_listed
 from .steps import SteppedManager
 from .timing import call_soon
 
@@ -69,13 +70,13 @@ class ContextManager:
             self._inner.add_message,
             role,
             content,
-            tool_calls=tool_calls,
+            tool_calls=as_listed(tool_calls),
             tool_call_id=tool_call_id,
             name=name,
         )
 
     async def add_messages(self, messages: Iterable[Message]) -> None:
-        await self._desk.do(self._inner.add_messages, messages)
+        await self._desk.do(self._inner.add_messages, as_listed(messages))
 
     async def history(self) -> tuple[Message, ...]:
         return await self._desk.do(self._inner.history)
@@ -93,7 +94,7 @@ class ContextManager:
         return await self._desk.do(self._inner.files)
 
     async def index_file(self, path: str, info: Any) -> None:
-        await self._desk.do(self._inner.index_file, path, info)
+        await self._desk.do(self._inner.index_file, path, as_json(info))
 
     async def unindex_file(self, path: str) -> None:
         await self._desk.do(self._inner.unindex_file, path)
@@ -102,7 +103,7 @@ class ContextManager:
         return await self._desk.do(self._inner.find_files, pattern)
 
     async def set_value(self, key: str, value: Any) -> None:
-        await self._desk.do(self._inner.set_value, key, value)
+        await self._desk.do(self._inner.set_value, key, as_json(value))
 
     async def value(self, key: str) -> Any:
         return await self._desk.do(self._inner.value, key)
@@ -123,7 +124,7 @@ class ContextManager:
     ) -> BuiltContext:
         return await self._desk.do(
             self._inner.build_context,
-            include=include,
+            include=as_listed(include),
             max_messages=max_messages,
             max_tokens=max_tokens,
             counter=counter,

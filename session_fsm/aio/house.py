@@ -12,14 +12,23 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from ..errors import ManagerClosedError, SessionFsmError, SessionNotFoundError, StoreError
-from ..session import Session, session_of
+from ..errors import (
+    FencedError,
+    ManagerClosedError,
+    SessionFsmError,
+    SessionNotFoundError,
+    StoreError,
+)
+from ..keeper import MAX_TAKEOVERS
+from ..session import RecoveryReport, Session, session_of
+from ..starting import Claimed
 from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
 from .children import Child, RestartLimit
 from .contexts import LoopPost
 from .desk import Desk
 from .nursery import Nursery
+from .recovering import Recoverer, Restart, recover
 from .steps import SteppedManager
 from .supervisor import SessionSupervisor, forget_cancellation
 from .timing import Timing
@@ -55,30 +64,44 @@ class House(Desk):
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
         inner.post = LoopPost(inner)
-        self.owner_id = inner.owner_id
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()
         self._close_task: asyncio.Task[None] | None = None
-        self._sweeping = self._begin_to_sweep()
+        self._lasting: set[asyncio.Task[None]] = set()
+        self._go_on_with(self.sweeper.run)
 
-    def _begin_to_sweep(self) -> asyncio.Task[None]:
-        sweeping = asyncio.get_running_loop().create_task(self.sweeper.run())
-        sweeping.add_done_callback(self._swept)
-        return sweeping
+    def _go_on_with(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin what lasts until the manager is closed, whoever cancels all tasks there are."""
+        task = asyncio.get_running_loop().create_task(run())
+        self._lasting.add(task)
 
-    def _swept(self, sweeping: asyncio.Task[None]) -> None:
-        """Go on with sweeping: whoever cancels all tasks there are has not ended that."""
-        if not sweeping.cancelled():
-            logger.error("the sweeper has failed", exc_info=sweeping.exception())
-        elif not self._closing.done():
-            self._sweeping = self._begin_to_sweep()
+        def ended(_: asyncio.Task[None]) -> None:
+            self._lasting.discard(task)
+            if not task.cancelled():
+                logger.error("%s has failed", task.get_name(), exc_info=task.exception())
+            elif not self._closing.done():
+                self._go_on_with(run)
+
+        task.add_done_callback(ended)
+
+    def begin_to_recover(self, manager: SessionVerbs, restart: Restart | None) -> None:
+        """Begin to take over what dead nodes have left, where many of them share the store."""
+        lease_seconds = self.inner.store.lease_seconds
+        if lease_seconds is None:
+            return
+        recoverer = Recoverer(
+            partial(self.recover, manager, restart, MAX_TAKEOVERS, all_=False),
+            self.timing,
+            every_seconds=lease_seconds / 3,
+        )
+        self._go_on_with(recoverer.run)
 
     # --- creating -------------------------------------------------------------------------
 
     async def create(
         self,
-        begin: Callable[[], Session],
+        begin: Callable[[], Claimed],
         manager: SessionVerbs,
         start: Start | None,
         children: tuple[Child, ...],
@@ -103,23 +126,24 @@ class House(Desk):
     async def _create(
         self,
         note: Note,
-        begin: Callable[[], Session],
+        begin: Callable[[], Claimed],
         manager: SessionVerbs,
         start: Start | None,
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> Session:
-        session = await self.calls(begin, undo=partial(self._begun_in_vain, note))
-        session_id = session.session_id
+        undo = partial(self._begun_in_vain, note)
+        claimed = await self.calls(begin, undo=undo, in_vain=self._closing.done)
+        session = claimed.session
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
             children = (Child("start", started, restart="temporary", signals_ready=True),)
-        supervisor = self._supervisor(session_id, manager, children, restarts)
+        supervisor = self._supervisor(claimed, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
         async with self._or_ended(supervisor, "its creation was cancelled", note):
             await self._start(supervisor, session, self.inner.deadline_of(session))
-            return await self._activate(session_id, supervisor)
+            return await self._activate(supervisor)
 
     async def supervise(
         self,
@@ -136,22 +160,50 @@ class House(Desk):
             raise ManagerClosedError()
         with noted() as note:
             adopt = partial(self.inner.adopt, session_id)
-            session = await self.calls(adopt, undo=partial(self._adopted_in_vain, note))
-            supervisor = self._supervisor(session_id, manager, children, restarts)
-            seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
-            async with self._or_ended(supervisor, "its start was cancelled", note):
-                cause = await self._begin(supervisor, session, self.timing.after(seconds))
-                if cause is not None and not isinstance(cause, StoreError):
-                    await self._fail_start(supervisor, cause)
-            if cause is not None:
-                # What can't be read here may be by another version, with the key, or later: it is
-                # no reason to lose a session that lives.
-                note.text = LEFT_ALONE
-                if await until_done(supervisor.begin_to_stop()):
-                    raise asyncio.CancelledError
-                raise cause
+            undo = partial(self._adopted_in_vain, note)
+            claimed = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
+            return await self._run(note, claimed, manager, children, restarts)
+
+    async def _run(
+        self,
+        note: Note,
+        claimed: Claimed,
+        manager: SessionVerbs,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        """Start children for a session whose worker was claimed."""
+        session = claimed.session
+        supervisor = self._supervisor(claimed, manager, children, restarts)
+        seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
+        async with self._or_ended(supervisor, "its start was cancelled", note):
+            cause = await self._begin(supervisor, session, self.timing.after(seconds))
+            if cause is not None and not isinstance(cause, StoreError):
+                await self._fail_start(supervisor, cause)
+        if cause is not None:
+            # What can't be read here may be by another version, with the key, or later: it is
+            # no reason to lose a session that lives.
+            note.text = LEFT_ALONE
+            if await until_done(supervisor.begin_to_stop()):
+                raise asyncio.CancelledError
+            raise cause
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
+
+    async def recover(
+        self, manager: SessionVerbs, restart: Restart | None, max_takeovers: int, *, all_: bool
+    ) -> RecoveryReport:
+        """Take over what dead owners left, and start children anew; see `recovering.recover`."""
+        run = partial(self._run_anew, manager)
+        return await recover(
+            self.inner, self.calls, run, restart, max_takeovers=max_takeovers, all_=all_
+        )
+
+    async def _run_anew(
+        self, manager: SessionVerbs, claimed: Claimed, children: tuple[Child, ...]
+    ) -> None:
+        with noted() as note:
+            await self._run(note, claimed, manager, children, RestartLimit())
 
     async def _start(
         self, supervisor: SessionSupervisor, session: Session, until: datetime | None
@@ -206,19 +258,19 @@ class House(Desk):
             if session.status in self.inner.lifecycle.final:
                 note.text = ENDED
 
-    async def _adopted_in_vain(self, note: Note, session: Session) -> None:
+    async def _adopted_in_vain(self, note: Note, claimed: Claimed) -> None:
         note.text = LEFT_ALONE
-        await self.calls(partial(self.inner.not_adopted, session.session_id))
+        await self.calls(partial(self.inner.not_adopted, claimed))
 
     def _supervisor(
         self,
-        session_id: str,
+        claimed: Claimed,
         manager: SessionVerbs,
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> SessionSupervisor:
         return SessionSupervisor(
-            session_id,
+            claimed,
             children,
             limit=restarts,
             manager=manager,
@@ -227,15 +279,16 @@ class House(Desk):
             stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
         )
 
-    async def _begun_in_vain(self, note: Note, session: Session) -> None:
-        cause = "its creation was cancelled"
-        await self.calls(partial(self.inner.start_failed, session.session_id, cause))
-        await self._note_end(note, session.session_id)
+    async def _begun_in_vain(self, note: Note, claimed: Claimed) -> None:
+        closed = self._closing.done()
+        cause = "its manager was closed" if closed else "its creation was cancelled"
+        await self.calls(partial(self.inner.start_failed, claimed, cause))
+        await self._note_end(note, claimed.session_id)
 
-    async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
+    async def _activate(self, supervisor: SessionSupervisor) -> Session:
         worker = None if supervisor.shown is None else supervisor
         try:
-            session = await self.calls(partial(self.inner.started, session_id, worker))
+            session = await self.calls(partial(self.inner.started, supervisor.claimed, worker))
         except Exception:
             await until_done(supervisor.begin_to_stop())
             raise
@@ -247,7 +300,7 @@ class House(Desk):
         self, supervisor: SessionSupervisor, cause: BaseException | str
     ) -> BaseException:
         """End a session whose start has come to nothing, and stop what was started."""
-        failed = partial(self.inner.start_failed, supervisor.session_id, cause)
+        failed = partial(self.inner.start_failed, supervisor.claimed, cause)
         error = await self.calls(failed)
         if await until_done(supervisor.begin_to_stop()):
             raise asyncio.CancelledError
@@ -268,7 +321,7 @@ class House(Desk):
     def failed(self, supervisor: SessionSupervisor, cause: str) -> None:
         """End a session, because what runs for it has failed."""
         name = f"{supervisor.session_id} fails"
-        fail = partial(self.inner.fail, supervisor.session_id, cause)
+        fail = partial(self.inner.worker_failed, supervisor.session_id, cause, supervisor.owner_id)
         self.insist(lambda: self._go_through_with(fail, name), name)
 
     async def stopped(self, supervisor: SessionSupervisor, *, ends: bool) -> None:
@@ -283,6 +336,8 @@ class House(Desk):
             session_id = supervisor.session_id
             note = partial(self.inner.worker_stopped, session_id, supervisor, error)
             await self._go_through_with(note, f"{session_id} has stopped")
+        else:
+            self.inner.worker_gone(supervisor.session_id, supervisor)
 
     async def _go_through_with(self, work: Callable[[], object], name: str) -> None:
         """Make a call that must not be lost; again and again, until the manager is closed."""
@@ -292,6 +347,9 @@ class House(Desk):
                 await self.calls(work)
                 return
             except (SessionNotFoundError, ManagerClosedError):
+                return
+            except FencedError as fault:
+                logger.warning("%s: %s", name, fault)
                 return
             except asyncio.CancelledError:
                 # Whoever cancels all tasks there are has not ended this session with that.
@@ -324,8 +382,9 @@ class House(Desk):
 
     async def _close(self) -> None:
         self._closing.set_result(None)
-        self._sweeping.cancel()
-        await until_done(self._sweeping)
+        for task in tuple(self._lasting):
+            task.cancel()
+            await until_done(task)
         for supervisor in tuple(self._supervisors):
             supervisor.begin_to_stop(ends=False)
         await self._nursery.close()
@@ -334,17 +393,24 @@ class House(Desk):
 
 
 class _Started:
-    """The child that a start is: it holds what was started until that is to be stopped."""
+    """The child that a start is: it holds what was started until that is to be stopped.
+
+    Attributes:
+        is_cut_short: Whether there is no worker yet: a start knows of no stop, and is cancelled.
+        show: Called with the worker.
+    """
 
     def __init__(self, start: Start, session: Session, calls: Calls) -> None:
         self._calls = calls
         self._start = start
         self._session = session
+        self.is_cut_short = True
         self.show: Callable[[Any], None] = lambda _: None
 
     async def __call__(self, context: ChildContext) -> None:
         """Start; then wait for the stop."""
         worker = await self._start(self._session)
+        self.is_cut_short = False
         self.show(worker)
         context.ready()
         if worker is None:

@@ -8,18 +8,18 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from ..clock import SYSTEM_CLOCK, Clock, IdFactory, random_id
+from ..clock import Clock, IdFactory, random_id
 from ..context import ContextLimits
 from ..errors import ManagerClosedError
+from ..keeper import MAX_TAKEOVERS, check_takeovers
 from ..lifecycle import Lifecycle
-from ..session import (
-    Session,
-)
+from ..session import RecoveryReport, Session
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..table import SESSION_LIFECYCLE
 from .calls import GONE_THROUGH, Calls, put_note, until_done
 from .children import Child, RestartLimit, checked_children
+from .given import as_json
 from .house import House
 from .steps import SteppedManager
 from .timing import Timing
@@ -41,7 +41,7 @@ class SessionManager(SessionVerbs):
         store: A store's URL (see `session_fsm.stores`), opened and closed by the manager; or an
             open store, which stays its owner's.
         lifecycle: The table that the sessions obey.
-        clock: What tells the time; every wait goes by it.
+        clock: What tells the time; every wait goes by it. None: the store's.
         new_id: Makes the ids of sessions that are created without one.
         auto_idle: Whether the end of the last task puts a session to rest.
         start_grace_seconds: Longest start; None: the lifecycle's own, 60.
@@ -51,6 +51,9 @@ class SessionManager(SessionVerbs):
         sweep_poll_seconds: The sweeper sleeps until the next deadline, and no longer than this, so
             that it sees what other processes did.
         max_threads: Most calls that the store is given at the same time.
+        restart: Returns the children of a session that was taken over from a dead owner, and whose
+            `config.recovery` says that its worker is started anew. Where many nodes share a store,
+            what the dead have left is taken over by itself; None: such sessions are left to others.
 
     Raises:
         ValueError: A number is out of its range.
@@ -63,15 +66,17 @@ class SessionManager(SessionVerbs):
         store: str | SessionStore = "memory://",
         *,
         lifecycle: Lifecycle = SESSION_LIFECYCLE,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
         new_id: IdFactory = random_id,
         auto_idle: bool = True,
         start_grace_seconds: float | None = None,
         stop_grace_seconds: float | None = None,
         touch_resolution_seconds: float = 0.0,
         context_limits: ContextLimits = ContextLimits(),  # noqa: B008 - frozen
+        new_owner_id: IdFactory = random_id,
         sweep_poll_seconds: float = 1.0,
         max_threads: int = 16,
+        restart: Callable[[Session], Iterable[Child]] | None = None,
     ) -> None:
         if not 0 < sweep_poll_seconds < 1e9:
             problem = f"expected more than 0 and less than 1e9, got {sweep_poll_seconds}"
@@ -89,10 +94,11 @@ class SessionManager(SessionVerbs):
             stop_grace_seconds=stop_grace_seconds,
             touch_resolution_seconds=touch_resolution_seconds,
             context_limits=context_limits,
+            new_owner_id=new_owner_id,
         )
         self._poll_seconds = sweep_poll_seconds
         self._max_threads = max_threads
-        self._clock = clock
+        self._restart = restart
         self._open: House | None = None
         self._closed = False
 
@@ -115,7 +121,8 @@ class SessionManager(SessionVerbs):
             self._closed = True
             await calls.close()
             raise
-        self._open = House(inner, calls, Timing(self._clock), poll_seconds=self._poll_seconds)
+        self._open = House(inner, calls, Timing(inner.clock), poll_seconds=self._poll_seconds)
+        self._open.begin_to_recover(self, self._restart)
         return self
 
     async def __aexit__(
@@ -191,6 +198,7 @@ class SessionManager(SessionVerbs):
         if start is not None and given:
             raise TypeError("start, children: only one of the two is given")
         here = self._desk
+        config, llm_config, metadata = map(as_json, (config, llm_config, metadata))
         if start is None and not given:
             return await here.do(
                 here.inner.create,
@@ -209,7 +217,9 @@ class SessionManager(SessionVerbs):
         *,
         restarts: RestartLimit = RestartLimit(),  # noqa: B008 - frozen
     ) -> Session:
-        """Start children for a session that lives and has none, such as one that was recovered.
+        """Start children for a session that lives and has none.
+
+        Such as one that was recovered, or one whose children have all ended, and none has failed.
 
         Args:
             session_id: Key of a stored session; it is touched.
@@ -232,3 +242,29 @@ class SessionManager(SessionVerbs):
         if not given:
             raise ValueError("children: at least one is needed")
         return await self._desk.supervise(session_id, self, given, restarts)
+
+    async def recover(
+        self,
+        *,
+        restart: Callable[[Session], Iterable[Child]] | None = None,
+        max_takeovers: int = MAX_TAKEOVERS,
+    ) -> RecoveryReport:
+        """Clear away what dead owners left; nothing of a living one is touched.
+
+        Args:
+            restart: Returns the children of a session whose worker is to be started anew; None:
+                what the manager was given for that. If that is None too, such sessions are put to
+                rest.
+            max_takeovers: A session that was taken over more often within an hour is ended, where
+                the store counts that.
+
+        Returns:
+            What was done, by session. Of those who recover at the same time, one gets each session.
+
+        Raises:
+            ValueError: No takeover at all is allowed.
+            FencedError: This manager itself is counted as dead.
+        """
+        check_takeovers(max_takeovers)
+        begin = self._restart if restart is None else restart
+        return await self._desk.recover(self, begin, max_takeovers, all_=True)

@@ -21,6 +21,8 @@ from typing import Any, Final, Protocol
 import attrs
 
 from ..decisions import cause_in_words
+from ..endings import ENDED_BEFORE_START
+from ..starting import Claimed
 from ..workers import DeferredWorker
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
@@ -38,11 +40,9 @@ class Parent(Protocol):
 
     Attributes:
         timing: What waits.
-        owner_id: In whose name work is claimed.
     """
 
     timing: Timing
-    owner_id: str
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -74,6 +74,7 @@ class _Slot:
 
     Attributes:
         ready: Done when it is ready first; holds what it failed by before, or None.
+        is_over: Whether it has ended, and is not restarted.
         has_failed: Whether its last run has failed, and there will be no other.
     """
 
@@ -85,6 +86,7 @@ class _Slot:
     alive: bool = False
     restarts: int = 0
     error: str | None = None
+    is_over: bool = False
     has_failed: bool = False
 
     @property
@@ -97,7 +99,7 @@ class SessionSupervisor(DeferredWorker):
     """Runs the children of one session; `Session.worker` of a supervised one.
 
     Args:
-        session_id: Whose children.
+        claimed: Whose children, and in whose name they run.
         children: In the order in which they are started; they are stopped in reverse.
         limit: How often they may be restarted.
         manager: Handed to the children.
@@ -106,7 +108,9 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: How long all of them may take to stop.
 
     Attributes:
+        claimed: As it was given.
         session_id: Whose children.
+        owner_id: In whose name they run.
         failure: What the session was failed by, in words; None if it was not.
         abandoned: Names of the children that did not even end when they were cancelled.
 
@@ -115,7 +119,7 @@ class SessionSupervisor(DeferredWorker):
 
     def __init__(
         self,
-        session_id: str,
+        claimed: Claimed,
         children: tuple[Child, ...],
         *,
         limit: RestartLimit,
@@ -125,7 +129,9 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: float,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.session_id = session_id
+        self.claimed = claimed
+        self.session_id = claimed.session_id
+        self.owner_id = claimed.owner_id
         self.failure: str | None = None
         self.abandoned: tuple[str, ...] = ()
         self._loop = loop
@@ -135,8 +141,10 @@ class SessionSupervisor(DeferredWorker):
         self._parent = parent
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
+        self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
+        self._ends = False
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._is_active = False
         self._shown: Any = self
@@ -163,9 +171,14 @@ class SessionSupervisor(DeferredWorker):
         )
 
     def inbox(self, name: str | None = None) -> Inbox | None:
-        """Return the inbox of a child, or of the first that takes messages; None if none does."""
+        """Return the inbox of a child, or of the first that takes messages; None if none does.
+
+        One that has ended, and is not restarted, takes none.
+        """
         for slot in self._slots:
-            if slot.child.takes_messages if name is None else slot.child.name == name:
+            if slot.child.name == name:
+                return slot.inbox
+            if name is None and slot.child.reads_inbox and not slot.is_over:
                 return slot.inbox
         return None
 
@@ -194,21 +207,38 @@ class SessionSupervisor(DeferredWorker):
             slot.task = self._parent.spawn(self._run(slot), name)
             if not await self._parent.timing.wait((slot.ready, slot.task), until=until):
                 return f"child {slot.child.name!r} was not ready in time"
-            _settle(slot.ready, "was cancelled")  # before it began, or it would have told
+            _settle(slot.ready, self._why_not_ready())
             if (cause := slot.ready.result()) is not None:
                 return cause
         return self.failure
+
+    def _why_not_ready(self) -> str:
+        """Say why a child was not ready that has told nothing, though its task is done."""
+        if self.failure is not None:
+            return self.failure
+        if self._stopping is None:
+            return "was cancelled"  # before it began, or it would have told
+        return ENDED_BEFORE_START if self._ends else "its manager was closed"
 
     def activated(self) -> None:
         """Be told that the session is active: from now on a failure ends it."""
         self._is_active = True
         if self.failure is not None:
             self._parent.failed(self, self.failure)
+        elif not self.alive:
+            self.begin_to_stop()
 
     # --- running --------------------------------------------------------------------------
 
     async def _run(self, slot: _Slot) -> None:
         """Run a child until it is not to be restarted any longer."""
+        try:
+            await self._run_again(slot)
+        finally:
+            slot.is_over = self._stopping is None
+            slot.inbox.close()  # nobody reads it any longer
+
+    async def _run_again(self, slot: _Slot) -> None:
         while self._stopping is None:
             cause = await self._run_once(slot)
             if self._stopping is not None:
@@ -220,6 +250,9 @@ class SessionSupervisor(DeferredWorker):
             if slot.child.restart == "temporary" or not (
                 failed or slot.child.restart == "permanent"
             ):
+                if not slot.ready.done():
+                    _settle(slot.ready, f"child {slot.child.name!r} ended before it was ready")
+                    return
                 slot.has_failed = failed
                 self._ended(slot)
                 return
@@ -234,31 +267,37 @@ class SessionSupervisor(DeferredWorker):
         """Run a child once; returns what it failed by, or None."""
         name, timing = slot.child.name, self._parent.timing
         context: ChildContext
-        overdue = False
+        overdue, take_back = False, _nothing
 
         def on_ready() -> None:
             take_back()
             if slot.context is context:
                 _settle(slot.ready, None)
 
-        def on_overdue() -> None:
-            nonlocal overdue
-            overdue = True
-            if slot.task is not None:
-                slot.task.cancel()
+        def is_waited_for() -> bool:
+            return slot.context is context and slot.alive and self._stopping is None
 
-        waits_for_ready = slot.child.signals_ready and slot.ready.done()
-        take_back = (
-            timing.call_at(timing.after(self._start_seconds), on_overdue)
-            if waits_for_ready
-            else _nothing
-        )
+        def on_overdue() -> None:
+            nonlocal overdue, take_back
+            if slot.task is not None and is_waited_for():
+                overdue = True
+                slot.task.cancel()
+                take_back = timing.call_at(timing.after(self._cancel_seconds), on_ignored)
+
+        def on_ignored() -> None:
+            if is_waited_for():
+                # Only the end of the session gets any further: it is abandoned then, and named.
+                slot.error = "was not ready in time, and did not end when it was cancelled"
+                self._fail(slot)
+
+        if slot.child.signals_ready and slot.ready.done():
+            take_back = timing.call_at(timing.after(self._start_seconds), on_overdue)
         context = ChildContext(
             session_id=self.session_id,
             name=name,
             restarts=slot.restarts,
             manager=self._manager,
-            owner_id=self._parent.owner_id,
+            owner_id=self.owner_id,
             inbox=slot.inbox,
             on_ready=on_ready,
         )
@@ -302,11 +341,17 @@ class SessionSupervisor(DeferredWorker):
         return limit.backoff(len(self._restarted))
 
     def _ended(self, slot: _Slot) -> None:
-        """Fail the session if no child is left, and one has failed: nothing is behind it then."""
+        """Note that a child has ended for good: with the last one, nothing is behind the session.
+
+        If one has failed, so has the session. If all have ended well it lives on, and the claim of
+        its worker is let go of: others may be started for it.
+        """
         if any(other.running for other in self._slots if other is not slot):
             return
         if failed := [each for each in self._slots if each.has_failed]:
             self._fail(slot if slot.has_failed else failed[0])
+        elif self._is_active:
+            self.begin_to_stop()
 
     def _fail(self, slot: _Slot) -> None:
         if self.failure is None:
@@ -318,9 +363,9 @@ class SessionSupervisor(DeferredWorker):
 
     # --- stopping -------------------------------------------------------------------------
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, *, ends: bool = True) -> None:
         """Begin to stop the children; on any thread, as often as anybody wants it."""
-        call_soon(self._loop, self.begin_to_stop)
+        call_soon(self._loop, partial(self.begin_to_stop, ends=ends))
 
     def begin_to_stop(self, *, ends: bool = True) -> asyncio.Future[None]:
         """Begin to stop the children; returns what is done when that is.
@@ -329,6 +374,7 @@ class SessionSupervisor(DeferredWorker):
             ends: Whether the session is being ended, and waits for this; not if it lives on.
         """
         if self._stopping is None:
+            self._ends = ends
             stop = partial(self._stop_and_tell, ends)
             self._stopping = self._parent.insist(stop, f"{self.session_id} stops")
         return self._stopping
@@ -345,19 +391,18 @@ class SessionSupervisor(DeferredWorker):
     async def _stop(self) -> None:
         """Stop the children in reverse order; whoever cancels this only hurries it on."""
         timing = self._parent.timing
-        cancel_seconds = min(LONGEST_CANCEL_SECONDS, self._stop_seconds / 10)
         until = timing.after(self._stop_seconds * 0.8)  # the rest is for those who won't
         for slot in reversed(self._slots):
             if (task := slot.running) is None:
                 continue
             if slot.alive and slot.context is not None:
                 slot.context.ask_to_stop()
-                asked = min(until, timing.after(slot.child.stop_seconds))
-                await self._wait((task, self._hurried), asked)
+                waits = 0.0 if _is_cut_short(slot.child.run) else slot.child.stop_seconds
+                await self._wait((task, self._hurried), min(until, timing.after(waits)))
             if not task.done():
                 task.cancel()
-                await self._wait((task,), min(until, timing.after(cancel_seconds)))
-        until = timing.after(cancel_seconds)
+                await self._wait((task,), min(until, timing.after(self._cancel_seconds)))
+        until = timing.after(self._cancel_seconds)
         for task in [slot.running for slot in self._slots]:
             if task is not None:
                 task.cancel()
@@ -385,6 +430,11 @@ class SessionSupervisor(DeferredWorker):
             await self._parent.timing.wait(tasks, until=until)
         except asyncio.CancelledError:
             forget_cancellation()
+
+
+def _is_cut_short(run: object) -> bool:
+    """Tell whether a child is cancelled as soon as it is asked to stop."""
+    return bool(getattr(run, "is_cut_short", False))
 
 
 def _settle(

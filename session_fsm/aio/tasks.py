@@ -87,10 +87,16 @@ async def held(
                 )
             await desk.timing.sleep_until(desk.timing.after(RETRY_SECONDS))
 
+    def begin_and_listen() -> Session:
+        desk.inner.begin_to_listen()
+        return begin()
+
     # It may be dropped before its begin is known here, so it is listened for that from before.
     unsubscribe = desk.listening.subscribe(heard, session_id)
     try:
-        session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
+        session = await desk.calls(
+            begin_and_listen, undo=lambda _: end_whatever("failed: never begun")
+        )
     except BaseException as fault:
         unsubscribe()
         if note.text is not None and isinstance(fault, asyncio.CancelledError):
@@ -100,6 +106,7 @@ async def held(
     desk.expect(session)
     due = dict(session.state.task_deadlines).get(task_id)
     keeping = None if due is None else asyncio.ensure_future(keep_limit(due))
+    let_go = desk.holding.hold(session_id, task_id, drop)
     try:
         async with cut:
             for event in early:
@@ -108,6 +115,7 @@ async def held(
                 yield session
             finally:
                 unsubscribe()
+                let_go()
                 if keeping is not None:
                     keeping.cancel()
     except BaseException as fault:
@@ -128,7 +136,7 @@ async def held(
     try:
         ending.result()
     except TransitionError as refused:
-        # Another process has ended it, of which nothing is heard here.
+        # Another process has ended it, and that was not looked for since.
         raise TaskDroppedError(
             session_id=session_id, task_id=task_id, cause=refused.refusal.headline
         ) from refused

@@ -17,6 +17,7 @@ from ..errors import Refusal
 from ..feeds import POLL_SECONDS, check_position, check_waits
 from ..hooks import entering, leaving
 from ..items import Write
+from ..keeper import MAX_TAKEOVERS
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager as BlockingManager
 from ..messages import Message, ToolCall
@@ -38,6 +39,7 @@ from .children import Child, RestartLimit
 from .contexts import ContextManager, say
 from .desk import Desk, documented_by
 from .feeds import follow
+from .given import as_json, as_listed
 from .listening import check_hook
 from .tables import SessionTable
 from .tasks import held
@@ -103,7 +105,7 @@ class SessionVerbs(ABC):
             to,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -123,7 +125,7 @@ class SessionVerbs(ABC):
             trigger,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -141,8 +143,8 @@ class SessionVerbs(ABC):
             session_id,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
-            **changes,
+            writes=as_listed(writes),
+            **{name: _change(change) for name, change in changes.items()},
         )
 
     async def begin_task(
@@ -307,7 +309,8 @@ class SessionVerbs(ABC):
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        return await self._desk.do(self._desk.inner.list, status=status, limit=limit, after=after)
+        words = as_listed(status)
+        return await self._desk.do(self._desk.inner.list, status=words, limit=limit, after=after)
 
     async def counts(self) -> dict[str, int]:
         return await self._desk.do(self._desk.inner.counts)
@@ -404,8 +407,13 @@ class SessionVerbs(ABC):
     async def sweep(self, *, at: datetime | None = None) -> SweepReport:
         return await self._desk.do(self._desk.inner.sweep, at=at)
 
-    async def recover(self) -> RecoveryReport:
-        return await self._desk.do(self._desk.inner.recover)
+    @abstractmethod
+    async def recover(
+        self,
+        *,
+        restart: Callable[[Session], Iterable[Child]] | None = None,
+        max_takeovers: int = MAX_TAKEOVERS,
+    ) -> RecoveryReport: ...
 
     async def purge(self, *, ended_before: datetime) -> int:
         return await self._desk.do(self._desk.inner.purge, ended_before=ended_before)
@@ -434,3 +442,7 @@ class SessionVerbs(ABC):
                 return work(inner)
 
         return await self._desk.do(in_batch)
+
+
+def _change(change: Any) -> Any:
+    return change if callable(change) else as_json(change)

@@ -69,7 +69,9 @@ def _made(lifecycle: Lifecycle, status: str) -> Iterator[SessionState]:
     yield SessionState(**plain)
     yield SessionState(
         **plain,
-        config=SessionConfig(max_conversations=None, timeout_minutes=None, features=features),
+        config=SessionConfig(
+            max_conversations=None, timeout_minutes=None, features=features, recovery="restart"
+        ),
         active_tasks=tasks,
         conversation_count=1000,
         metadata={"note": "n"},
@@ -77,7 +79,7 @@ def _made(lifecycle: Lifecycle, status: str) -> Iterator[SessionState]:
     )
     yield SessionState(
         **plain,
-        config=SessionConfig(max_conversations=1, timeout_minutes=1),
+        config=SessionConfig(max_conversations=1, timeout_minutes=1, recovery="end"),
         conversation_count=1,
         error="before",
     )

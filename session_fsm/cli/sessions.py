@@ -196,6 +196,8 @@ def _facts(session: Session, lifecycle: Lifecycle, now: datetime) -> Iterator[tu
         yield "conversations", f"{state.conversation_count:,}{limit}"
     minutes = config.timeout_minutes
     yield "time-out", "never" if minutes is None else f"after {duration(60 * minutes)}"
+    if config.recovery != "release":
+        yield "if its process dies", config.recovery
     if config.features:
         yield "features", ", ".join(config.features)
     if state.error is not None:

@@ -2,9 +2,10 @@
 
 Wire form of a state (`serialize`): an object with the key `format` and every field of
 `SessionState`; statuses by value, instants as `2026-01-31T12:00:00.000000Z`, `config` as an
-object of the fields of `SessionConfig`, `active_tasks` and `features` as arrays. If a task has a
-time limit, `format` is 2 and `task_deadlines` an object of instants by task; otherwise `format` is
-1, and there is no such key.
+object of the fields of `SessionConfig`, `active_tasks` and `features` as arrays. `task_deadlines`,
+an object of instants by task, is there only if a task has a time limit, and the `recovery` of
+`config` only if it is not "release". `format` is 3 where there is `recovery`, otherwise 2 where
+there is `task_deadlines`, otherwise 1: a reader that does not know what a state has refuses it.
 
 Reading is strict: nothing is guessed, rounded or converted, and every fault is named by its path.
 The constructors of the state are the judge of every value; this module only brings values into
@@ -29,6 +30,7 @@ from .instants import parse_instant
 from .reading import (
     FORMAT,
     FORMATS,
+    LIMITS_FORMAT,
     MAX_DOCUMENT_BYTES,
     PLAIN_FORMAT,
     deserialize,
@@ -84,7 +86,10 @@ def dumps(state: SessionState, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> byte
 def wire_document(state: SessionState, lifecycle: Lifecycle) -> dict[str, Any]:
     """Return what `dumps` writes, before it is text, for whoever writes it otherwise."""
     _check_fit(state, lifecycle)
-    return {"format": FORMAT if state.task_deadlines else PLAIN_FORMAT, **wire_fields(state)}
+    number = LIMITS_FORMAT if state.task_deadlines else PLAIN_FORMAT
+    if state.config.recovery != "release":
+        number = FORMAT
+    return {"format": number, **wire_fields(state)}
 
 
 def _check_fit(state: SessionState, lifecycle: Lifecycle) -> None:

@@ -54,7 +54,8 @@ def _make_converter() -> cattrs.Converter:
         converter.register_structure_hook(kind, _as_it_is)
     converter.register_structure_hook(datetime, _read_instant)
     converter.register_unstructure_hook(
-        SessionConfig, make_dict_unstructure_fn(SessionConfig, converter)
+        SessionConfig,
+        make_dict_unstructure_fn(SessionConfig, converter, recovery=override(omit_if_default=True)),
     )
     converter.register_unstructure_hook(
         SessionState,

@@ -18,17 +18,25 @@ from ..table import SESSION_LIFECYCLE
 from .converter import FAULTS, structure_state
 from .instants import INSTANT_FIELDS, deadlines_or_value, instant_or_value, parse_instant
 
-FORMAT: Final = 2
-"""The number of the newest format; it has `task_deadlines`."""
+FORMAT: Final = 3
+"""The number of the newest format; its `config` has `recovery`."""
+LIMITS_FORMAT: Final = 2
+"""The number of the format that has `task_deadlines`, but no `recovery`."""
 PLAIN_FORMAT: Final = 1
-"""The number of the format that is written for a state without deadlines of tasks."""
+"""The number of the format that has neither, in which most states are written."""
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
 """Longest document that `loads` looks at; every valid state is shorter."""
 
-_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {PLAIN_FORMAT: dict}
-"""For each older format, the step to the next one; what is new in 2 may be left out there."""
-_NEW_FIELDS: Mapping[int, tuple[str, ...]] = {PLAIN_FORMAT: ("task_deadlines",)}
-"""For each older format, the fields that it does not know."""
+_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    PLAIN_FORMAT: dict,
+    LIMITS_FORMAT: dict,
+}
+"""For each older format, the step to the next one; what is new there may be left out."""
+_NEW_FIELDS: Mapping[int, tuple[str, ...]] = {
+    PLAIN_FORMAT: ("task_deadlines", "config.recovery"),
+    LIMITS_FORMAT: ("config.recovery",),
+}
+"""For each older format, the paths of the fields that it does not know."""
 
 
 def deserialize(
@@ -60,7 +68,7 @@ def deserialize(
                 return state.derive({}, at=state.updated_at, status=status)
     if not found or _format_of(mapping) in _READABLE:
         found += [problem for problem in _faults(fields, lifecycle) if problem not in found]
-    raise DeserializationError(problems=tuple(found))
+    raise DeserializationError(problems=tuple(found) or ("not a session state",))
 
 
 FORMATS: Final = (*sorted(_UPGRADES), FORMAT)
@@ -90,13 +98,22 @@ def _upgraded(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if number not in _READABLE:
         known = ", ".join(map(str, FORMATS))
         return fields, [f"format: unknown format {shown(mapping['format'])}; known are {known}"]
-    strange = [name for name in _NEW_FIELDS.get(number, ()) if name in fields]
+    strange = [path for path in _NEW_FIELDS.get(number, ()) if _stands_in(fields, path)]
     if strange:
-        return fields, [f"{name}: unknown field in format {number}" for name in strange]
+        return fields, [f"{path}: unknown field in format {number}" for path in strange]
     while number != FORMAT:
         fields = _UPGRADES[number](fields)
         number += 1
     return fields, []
+
+
+def _stands_in(fields: Mapping[str, Any], path: str) -> bool:
+    """Tell whether a field is there, if only as null."""
+    outer, _, inner = path.partition(".")
+    if not inner:
+        return outer in fields
+    held = fields.get(outer)
+    return isinstance(held, Mapping) and inner in held
 
 
 def _foreign(fields: Mapping[str, Any]) -> list[str]:
@@ -152,7 +169,7 @@ def _faults(fields: Mapping[str, Any], lifecycle: Lifecycle) -> list[str]:
     ]
     found += _foreign(fields)
     found += misfits(fields.get("status"), fields.get("active_tasks"), lifecycle)
-    return found or ["not a session state"]
+    return found
 
 
 def read_strictly(data: bytes | bytearray | memoryview | str, lifecycle: Lifecycle) -> SessionState:

@@ -13,10 +13,10 @@ from ..fields import (
 )
 from ..jsonvalue import MAX_JSON_BYTES, MAX_JSON_DEPTH
 from ..lifecycle import Lifecycle
-from ..state import CONFIG_FIELDS, REQUIRED_FIELDS, STATE_FIELDS
+from ..state import CONFIG_FIELDS, RECOVERY_POLICIES, REQUIRED_FIELDS, STATE_FIELDS
 from ..table import SESSION_LIFECYCLE
 from .instants import INSTANT
-from .reading import FORMAT, MAX_DOCUMENT_BYTES, PLAIN_FORMAT
+from .reading import FORMAT, FORMATS, LIMITS_FORMAT, MAX_DOCUMENT_BYTES, PLAIN_FORMAT
 
 
 def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
         "timeout_minutes": {**integer(1, MAX_TIMEOUT_MINUTES), "default": 30},
         "persistence_enabled": {"type": ["boolean", "null"], "default": None},
         "features": words(MAX_FEATURES),
+        "recovery": {"enum": list(RECOVERY_POLICIES), "default": "release"},
     }
     assert tuple(config) == CONFIG_FIELDS
     fields = {
@@ -92,10 +93,21 @@ def json_schema(lifecycle: Lifecycle = SESSION_LIFECYCLE) -> dict[str, Any]:
         "title": f"State of a session in the lifecycle {lifecycle.name!r}, format {FORMAT}",
         "$comment": "A schema can't say, and a reader checks: " + " ".join(rules),
         "type": "object",
-        "properties": {"format": {"enum": [PLAIN_FORMAT, FORMAT]}, **fields},
+        "properties": {"format": {"enum": list(FORMATS)}, **fields},
         "not": {
-            "required": ["format", "task_deadlines"],
-            "properties": {"format": {"const": PLAIN_FORMAT}},
+            "anyOf": [
+                {
+                    "required": ["format", "task_deadlines"],
+                    "properties": {"format": {"const": PLAIN_FORMAT}},
+                },
+                {
+                    "required": ["format", "config"],
+                    "properties": {
+                        "format": {"enum": [PLAIN_FORMAT, LIMITS_FORMAT]},
+                        "config": {"type": "object", "required": ["recovery"]},
+                    },
+                },
+            ],
         },
         "required": list(REQUIRED_FIELDS),
         "additionalProperties": False,

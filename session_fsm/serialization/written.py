@@ -19,7 +19,7 @@ from ..lifecycle import Lifecycle
 from ..state import CONFIG_FIELDS, STATE_FIELDS, SessionConfig, SessionState
 from .converter import FAULTS
 from .instants import written_instants
-from .reading import PLAIN_FORMAT
+from .reading import FORMAT, PLAIN_FORMAT
 
 _MAX_LEVELS = 20
 """Most levels of an object that is read here; few enough for any object of a state."""
@@ -31,7 +31,7 @@ _check_count = integer_of(0, optional=False)
 _new = object.__new__
 _Draft = draft_class(SessionState)
 _NUMBER_OF_FIELDS = len(STATE_FIELDS)  # and the format, but no deadlines of tasks: few have any
-_NUMBER_OF_LIMITS = len(CONFIG_FIELDS)
+_NUMBER_OF_LIMITS = len(CONFIG_FIELDS) - 1  # and `recovery`, where the format has it
 
 
 def read_written(data: bytes | str, lifecycle: Lifecycle) -> SessionState | None:
@@ -60,15 +60,17 @@ def read_written(data: bytes | str, lifecycle: Lifecycle) -> SessionState | None
 def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     problems: list[str] = []
     number, session_id = fields["format"], fields["session_id"]
-    if number != PLAIN_FORMAT or type(number) is not int or not is_word(session_id):
-        raise ValueError("no state of this format")
+    if type(number) is not int or not is_word(session_id):
+        raise ValueError("no state")
+    if number != PLAIN_FORMAT and number != FORMAT:
+        raise ValueError("no state of these formats")
     llm_config, metadata, error = fields["llm_config"], fields["metadata"], fields["error"]
     if type(llm_config) is not dict or type(metadata) is not dict:
         raise ValueError("no objects")
     draft = _new(_Draft)
     draft.session_id = session_id
     draft.status = status = lifecycle.status(fields["status"])
-    draft.config = _config_of(fields["config"])
+    draft.config = _config_of(fields["config"], number)
     draft.llm_config = frozen_object(llm_config, _MAX_LEVELS)
     draft.metadata = frozen_object(metadata, _MAX_LEVELS)
     first, last, since, active = written_instants(fields)
@@ -91,10 +93,11 @@ def _state_of(fields: dict[str, Any], lifecycle: Lifecycle) -> SessionState:
     return state
 
 
-def _config_of(value: dict[str, Any]) -> SessionConfig:
+def _config_of(value: dict[str, Any], number: int) -> SessionConfig:
     """Return a configuration; those of many sessions are the same, and are one."""
     features = value["features"]
-    if type(features) is not list or len(value) != _NUMBER_OF_LIMITS:
+    more = () if number == PLAIN_FORMAT else (value["recovery"],)
+    if type(features) is not list or len(value) != _NUMBER_OF_LIMITS + len(more):
         raise ValueError("no configuration")
     read = _kept_config if len(features) <= _MOST_KEPT_FEATURES else _new_config
     return read(
@@ -102,15 +105,19 @@ def _config_of(value: dict[str, Any]) -> SessionConfig:
         value["timeout_minutes"],
         value["persistence_enabled"],
         tuple(features),
+        *more,
     )
 
 
-def _new_config(most: Any, minutes: Any, persistence: Any, features: Any) -> SessionConfig:
+def _new_config(
+    most: Any, minutes: Any, persistence: Any, features: Any, recovery: Any = "release"
+) -> SessionConfig:
     return SessionConfig(
         max_conversations=most,
         timeout_minutes=minutes,
         persistence_enabled=persistence,
         features=features,
+        recovery=recovery,
     )
 
 

@@ -10,17 +10,18 @@ Every store obeys the same contract, the one in memory included, and passes the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 
+from ..clock import SYSTEM_CLOCK, Clock
 from ..compaction import Checkpoint, fired
 from ..errors import StoreUnavailableError
 from ..history import Sealed
 from ..items import Item, ItemWrites, Written
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
-from .records import Abandoned, Commit, Fed, Stored, Work
+from .records import Abandoned, Commit, Fed, Stored, Taken, Work
 
 
 class SessionStore(ABC):
@@ -33,6 +34,9 @@ class SessionStore(ABC):
         url: Where it is; a password in it is hidden.
         lifecycle: The lifecycle whose sessions it holds.
         durable: Whether what it holds outlives the process.
+        clock: What its managers go by, unless they are handed another one.
+        lease_seconds: How long an owner is counted as alive without being heard of; None: for as
+            long as its process lives.
 
     Threads: every method is safe.
     """
@@ -40,6 +44,8 @@ class SessionStore(ABC):
     url: str
     lifecycle: Lifecycle
     durable: bool
+    clock: Clock = SYSTEM_CLOCK
+    lease_seconds: float | None = None
 
     # --- one session ----------------------------------------------------------------------
 
@@ -67,6 +73,7 @@ class SessionStore(ABC):
             SessionNotFoundError: It moves a session that is not there.
             RevisionConflictError: The stored revision is not the expected one.
             ItemConflictError: An item is not at the version that a write expects.
+            FencedError: The owner in whose name it is made does not live, or has lost the session.
             StoreUnavailableError: It carries the operation id if the commit may have landed.
         """
 
@@ -115,6 +122,14 @@ class SessionStore(ABC):
             SchemaVersionError: The first of them has a format that is not known here.
             KeyMissingError: The first of them is encrypted, and the store has no key for it.
         """
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have something called when another process may have committed; returns what ends that.
+
+        It is a hint, which may come late, too often, or never: whoever waits looks by itself now
+        and then. It is called on any thread, has to be quick and to raise nothing.
+        """
+        return _nothing
 
     # --- many sessions --------------------------------------------------------------------
 
@@ -208,8 +223,16 @@ class SessionStore(ABC):
     # --- work and its owners --------------------------------------------------------------
 
     @abstractmethod
-    def enlist(self, owner_id: str) -> None:
-        """Make an owner known; it lives until it is dismissed, or its process ends."""
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
+        """Make an owner known; it lives until it is dismissed, its process ends, or it lapses.
+
+        Args:
+            owner_id: A new one: whoever has died does not live again.
+            lapsed: Called when the owner can't be sure any longer that it is counted as alive,
+                because the store could not be told so in time. What runs in its name has to be
+                stopped then. It is called on a thread of its own, again until it returns without
+                an exception.
+        """
 
     @abstractmethod
     def dismiss(self, owner_id: str) -> None:
@@ -224,8 +247,48 @@ class SessionStore(ABC):
         """Return all work in progress in a session, whoever answers for it."""
 
     @abstractmethod
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        """Return the work in progress in a session for which one owner answers."""
+
+    @abstractmethod
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         """Return what dead owners left, by session; of one session, or of all."""
+
+    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+        """Give work of dead owners to a living one: each session to one of those who ask for it.
+
+        This leaves it in the name of the dead, and to the next commit: whoever commits first has
+        it.
+
+        Args:
+            owner_id: Who takes it.
+            limit: Most sessions; a store that leaves the work in the name of the dead gives all.
+            restarting: Whether sessions whose worker is to be started anew are among them.
+
+        Returns:
+            What was taken, by session.
+        """
+        left = self.abandoned()
+        if not restarting:
+            left = tuple(each for each in left if not self._restarts(each))
+        return tuple(
+            Taken(
+                session_id=each.session_id,
+                owner_id=each.owner_id,
+                work=each.work,
+                holder_id=each.owner_id,
+            )
+            for each in left
+        )
+
+    def _restarts(self, left: Abandoned) -> bool:
+        if Work("worker") not in left.work:
+            return False
+        stored = self.load(left.session_id)
+        return stored is not None and stored.state.config.recovery == "restart"
+
+    def give_back(self, taken: Taken) -> None:  # noqa: B027 - where nothing was taken, that is all
+        """Have work that was taken over be the dead owner's again, for whoever asks next."""
 
     @abstractmethod
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
@@ -297,6 +360,9 @@ class SessionStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of everything; twice is harmless."""
+
+
+def _nothing() -> None: ...
 
 
 def all_ids(store: SessionStore, size: int = 1000) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
@@ -15,6 +15,7 @@ from functools import partial
 
 from ..compaction import Checkpoint, fired
 from ..errors import (
+    FencedError,
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
@@ -30,7 +31,7 @@ from .memory_indexes import DeadlineIndex, StatusIndex
 from .memory_items import MemoryItems, Undo
 from .memory_lives import EventLog, Kept, Life, sealed
 from .memory_work import MemoryWork
-from .records import Abandoned, Commit, Fed, Stored, Work, carried_over, ended_at
+from .records import Abandoned, Commit, Fed, Stored, Taken, Work, carried_over, ended_at
 
 
 class MemoryStore(SessionStore):
@@ -50,7 +51,8 @@ class MemoryStore(SessionStore):
         self._lives: dict[str, Life] = {}
         self._by_status = StatusIndex(self._status_of)
         self._deadlines = DeadlineIndex(self._deadline_of)
-        self._work = MemoryWork()
+        self._owners: set[str] = set()
+        self._work = MemoryWork(self._is_alive)
         self._marks: dict[str, bytes] = {}
         self._log = EventLog(start)
         self._items = MemoryItems()
@@ -81,6 +83,8 @@ class MemoryStore(SessionStore):
             if self._closed:
                 self.check_open()
             session_id = commit.session_id
+            if not self._is_alive(commit.owner_id):
+                raise FencedError(session_id=session_id, owner_id=commit.owner_id)
             life = self._lives.get(session_id)
             if commit.creates:
                 life = self._begin(life, commit)
@@ -249,25 +253,55 @@ class MemoryStore(SessionStore):
 
     # --- work and its owners --------------------------------------------------------------
 
-    def enlist(self, owner_id: str) -> None:
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         with self._open():
-            self._work.owners.add(owner_id)
+            self._owners.add(owner_id)
 
     def dismiss(self, owner_id: str) -> None:
         with self._lock:
-            self._work.owners.discard(owner_id)
+            self._owners.discard(owner_id)
 
     def is_alive(self, owner_id: str) -> bool:
         with self._open():
-            return owner_id in self._work.owners
+            return self._is_alive(owner_id)
+
+    def _is_alive(self, owner_id: str) -> bool:
+        return owner_id in self._owners
 
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         with self._open():
             return self._work.of(session_id)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        with self._open():
+            return self._work.of(session_id, owner_id)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         with self._open():
             return self._work.abandoned(session_id)
+
+    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+        with self._open():
+            if not self._is_alive(owner_id):
+                raise FencedError(session_id="", owner_id=owner_id)
+            left = self.abandoned()
+            others = [] if restarting else [each for each in left if self._restarts(each)]
+            passed_over = {each.session_id for each in others}
+            ids = dict.fromkeys(each.session_id for each in left)
+            first = [each for each in ids if each not in passed_over][:limit]
+            for session_id in first:
+                self._remember(session_id)
+            now = self.clock.now()
+            return tuple(
+                taken
+                for session_id in first
+                for taken in self._work.take_over(session_id, owner_id, now)
+            )
+
+    def give_back(self, taken: Taken) -> None:
+        with self._open():
+            self._remember(taken.session_id)
+            self._work.give_back(taken)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         with self._open():

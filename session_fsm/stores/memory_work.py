@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from functools import partial
+from typing import Final
 
 import attrs
 
 from .memory_items import Undo
-from .records import Abandoned, Commit, Work
+from .records import LATELY_SECONDS, Abandoned, Commit, Taken, Work
 
 _WORKER = Work("worker")
+_LATELY: Final = timedelta(seconds=LATELY_SECONDS)
 
 
 @attrs.define
@@ -22,19 +25,23 @@ class _Claim:
 class MemoryWork:
     """The claims of all sessions of a store.
 
-    Attributes:
-        owners: Who is alive.
+    Args:
+        is_alive: Tells whether an owner lives.
 
     Threads: not safe; its store has a lock.
     """
 
-    def __init__(self) -> None:
-        self.owners: set[str] = set()
+    def __init__(self, is_alive: Callable[[str], bool]) -> None:
+        self._is_alive = is_alive
         self._claims: dict[str, dict[Work, _Claim]] = {}
+        self._takings: dict[str, tuple[int, datetime]] = {}
 
-    def of(self, session_id: str) -> tuple[Work, ...]:
-        """Return what is claimed in a session."""
-        return tuple(self._claims.get(session_id, ()))
+    def of(self, session_id: str, owner_id: str | None = None) -> tuple[Work, ...]:
+        """Return what is claimed in a session, by one owner or by all."""
+        claims = self._claims.get(session_id, {})
+        if owner_id is None:
+            return tuple(claims)
+        return tuple(work for work, claim in claims.items() if claim.owner_id == owner_id)
 
     def claim(self, commit: Commit) -> None:
         """Claim and let go as a commit says."""
@@ -55,20 +62,48 @@ class MemoryWork:
             if each in claims and claims[each].owner_id == owner_id:
                 del claims[each]
         if not claims:
-            self.drop(session_id)
+            self._claims.pop(session_id, None)
 
     def drop(self, session_id: str) -> None:
         """Let go of all that is claimed in a session."""
         self._claims.pop(session_id, None)
+        self._takings.pop(session_id, None)
 
     def abandoned(self, session_id: str | None) -> tuple[Abandoned, ...]:
         """Return what is claimed by owners that are not alive, of one session or of all."""
         left: dict[tuple[str, str], list[Work]] = {}
         for each in sorted(self._claims) if session_id is None else (session_id,):
             for work, claim in self._claims.get(each, {}).items():
-                if claim.owner_id not in self.owners:
+                if not self._is_alive(claim.owner_id):
                     left.setdefault((each, claim.owner_id), []).append(work)
         return tuple(Abandoned(*key, tuple(work)) for key, work in left.items())
+
+    def take_over(self, session_id: str, owner_id: str, at: datetime) -> tuple[Taken, ...]:
+        """Give what dead owners left in a session to a living one, and count that."""
+        left = self.abandoned(session_id)
+        attempts, last = self._takings.get(session_id, (0, at))
+        attempts = attempts + 1 if at - last < _LATELY else 1
+        self._takings[session_id] = attempts, at
+        self._claims[session_id].update(
+            (work, _Claim(owner_id)) for each in left for work in each.work
+        )
+        return tuple(
+            Taken(
+                session_id=session_id,
+                owner_id=each.owner_id,
+                work=each.work,
+                holder_id=owner_id,
+                attempts=attempts,
+            )
+            for each in left
+        )
+
+    def give_back(self, taken: Taken) -> None:
+        """Let what was taken over be the dead owner's again, unless somebody has done it."""
+        claims = self._claims.get(taken.session_id, {})
+        for work in taken.work:
+            if work in claims and claims[work].owner_id == taken.holder_id:
+                claims[work] = _Claim(taken.owner_id)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         """Return the sessions whose workers an owner is to stop."""

@@ -67,6 +67,10 @@ class OwnerLocks:
                 self._path(owner_id).unlink()
             lock.release()
 
+    def holds(self, owner_id: str) -> bool:
+        """Tell whether an owner of this process lives."""
+        return owner_id in self._held
+
     def is_alive(self, owner_id: str) -> bool:
         """Tell whether an owner lives."""
         with self._lock:

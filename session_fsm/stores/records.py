@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -15,6 +15,9 @@ from ..session import PositionedEvent
 from ..state import SessionState
 
 WorkKind = Literal["task", "start", "stop", "worker"]
+
+LATELY_SECONDS: Final = 3600.0
+"""A session that was not taken over for as long begins to be counted anew."""
 
 
 @attrs.frozen
@@ -198,6 +201,26 @@ class Abandoned:
     work: tuple[Work, ...]
 
 
+@attrs.frozen(kw_only=True)
+class Taken:
+    """What a dead owner left in one session, and somebody living has taken upon itself.
+
+    Attributes:
+        session_id: The session.
+        owner_id: The dead owner.
+        work: What it left.
+        holder_id: In whose name the work stands now: of whoever took it over, or still of the dead
+            one, where the store leaves that to the next commit.
+        attempts: How often the session was taken over lately, this time included; 0: not counted.
+    """
+
+    session_id: str
+    owner_id: str
+    work: tuple[Work, ...]
+    holder_id: str
+    attempts: int = 0
+
+
 @attrs.frozen
 class Fed:
     """What the feed of a store tells, as of one moment.
@@ -225,3 +248,20 @@ def carried_over(commit: Commit, tail: int) -> Sealed | None:
 def ended_at(state: SessionState, lifecycle: Lifecycle) -> datetime | None:
     """Return when a session ended; None if it has not."""
     return state.status_since if state.status in lifecycle.final else None
+
+
+@attrs.frozen
+class UpgradeReport:
+    """What an upgrade did.
+
+    Attributes:
+        found: The version that the store had; 0: there was none, and it was made.
+        version: The version that it has now.
+        sessions: How many sessions it holds.
+        renewed: Whether the rows of the lifecycle were others, and are known anew.
+    """
+
+    found: int
+    version: int
+    sessions: int
+    renewed: bool = False

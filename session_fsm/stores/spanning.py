@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from heapq import merge
@@ -19,7 +19,7 @@ from ..session import SessionEvent
 from ..state import SessionConfig
 from .abc import SessionStore
 from .memory import MemoryStore
-from .records import Abandoned, Commit, Fed, Stored, Work, ended_at
+from .records import Abandoned, Commit, Fed, Stored, Taken, Work, ended_at
 
 
 def check_persistence(config: SessionConfig, store: SessionStore) -> None:
@@ -46,6 +46,8 @@ class SpanningStore(SessionStore):
         self.url = main.url
         self.lifecycle = main.lifecycle
         self.durable = main.durable
+        self.clock = main.clock
+        self.lease_seconds = main.lease_seconds
         self.main = main
         # Far behind all positions of the first store: those of one are none of the other.
         self._passing = MemoryStore(main.lifecycle, start=1 << 62)
@@ -113,6 +115,9 @@ class SpanningStore(SessionStore):
         home = used[0] if session_id is None else self._last_home(session_id)
         return home.feed(after, limit, session_id)
 
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self.main.watch(callback)
+
     # --- many sessions --------------------------------------------------------------------
 
     def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
@@ -171,9 +176,9 @@ class SpanningStore(SessionStore):
 
     # --- work and its owners --------------------------------------------------------------
 
-    def enlist(self, owner_id: str) -> None:
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         self._passing.enlist(owner_id)
-        self.main.enlist(owner_id)
+        self.main.enlist(owner_id, lapsed)
 
     def dismiss(self, owner_id: str) -> None:
         self.main.dismiss(owner_id)
@@ -186,8 +191,21 @@ class SpanningStore(SessionStore):
     def work_in(self, session_id: str) -> tuple[Work, ...]:
         return self._home(session_id).work_in(session_id)
 
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        return self._home(session_id).work_of(session_id, owner_id)
+
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         return tuple(left for store in self._used() for left in store.abandoned(session_id))
+
+    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+        return tuple(
+            taken
+            for store in self._used()
+            for taken in store.take_over(owner_id, limit, restarting=restarting)
+        )
+
+    def give_back(self, taken: Taken) -> None:
+        self._home(taken.session_id).give_back(taken)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         return tuple(each for store in self._used() for each in store.to_stop(owner_id))

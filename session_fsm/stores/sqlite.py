@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from itertools import takewhile
@@ -15,6 +15,7 @@ from ..compaction import Checkpoint
 from ..errors import (
     CorruptRecordError,
     DeserializationError,
+    FencedError,
     KeyMissingError,
     LifecycleError,
     RevisionConflictError,
@@ -152,7 +153,7 @@ class SqliteStore(SqliteTables):
         except DeserializationError as fault:
             if (number := newer_format(text)) is not None:
                 raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=" and ".join(map(str, FORMATS))
+                    found=f"{number} of {record}", supported=", ".join(map(str, FORMATS))
                 ) from fault
             raise CorruptRecordError(record=record, problems=fault.problems) from fault
         if state.session_id != session_id:
@@ -168,6 +169,9 @@ class SqliteStore(SqliteTables):
             return tail_of(reader, session_id)
 
     def commit(self, commit: Commit) -> None:
+        if not self._owners.holds(commit.owner_id):
+            self._connections.check_open()
+            raise FencedError(session_id=commit.session_id, owner_id=commit.owner_id)
         cover = self._keys.cover(commit) if self.key_id is not None else None
         self._connections.commit(PreparedCommit(commit, self.lifecycle, cover))
 
@@ -300,7 +304,7 @@ class SqliteStore(SqliteTables):
 
     # --- work and its owners --------------------------------------------------------------
 
-    def enlist(self, owner_id: str) -> None:
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         self._connections.check_open()
         self._owners.take(owner_id)
 
@@ -316,6 +320,15 @@ class SqliteStore(SqliteTables):
             rows = reader.execute(
                 "SELECT kind, item FROM work WHERE session_id = ? ORDER BY kind, item",
                 (key(session_id),),
+            ).fetchall()
+        return tuple(Work(_KINDS[kind], item) for kind, item in rows)
+
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT kind, item FROM work WHERE session_id = ? AND owner_id = ?"
+                " ORDER BY kind, item",
+                (key(session_id), owner_id),
             ).fetchall()
         return tuple(Work(_KINDS[kind], item) for kind, item in rows)
 

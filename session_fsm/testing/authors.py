@@ -34,7 +34,7 @@ Fault = TypeVar("Fault", bound=BaseException)
 
 
 class Author:
-    """Makes commits for a store, and writes them.
+    """Makes commits for a store, and writes them; known to it as alive from the beginning.
 
     Args:
         store: Where the sessions are kept.
@@ -52,6 +52,8 @@ class Author:
         self.name = name
         self._config_of = config_of
         self._numbers = count(1)
+        if not store.is_alive(name):
+            store.enlist(name)
 
     def draft(
         self,
@@ -254,8 +256,7 @@ class StoreRules:
         return SessionConfig()
 
     def author(self, store: SessionStore, name: str = "author") -> Author:
-        """Return somebody who writes into the store, and is known to it as alive."""
-        store.enlist(name)
+        """Return somebody who writes into the store."""
         return Author(store, name, self.config_of)
 
 

@@ -9,6 +9,7 @@ from .store_feed import FeedRules
 from .store_items import ItemRules
 from .store_listing import ListingRules
 from .store_sessions import SessionRules
+from .store_taking import TakingRules
 from .store_work import WorkRules
 
 
@@ -16,6 +17,7 @@ class StoreContract(
     SessionRules,
     ListingRules,
     WorkRules,
+    TakingRules,
     BatchRules,
     CompactionRules,
     FeedRules,

@@ -198,7 +198,7 @@ class SessionRules(StoreRules):
     ) -> None:
         """A commit may bring the tombstone that its id goes on from, if it is newer than ours."""
         final = routes(store.lifecycle)[store.lifecycle.final[0]]
-        author, elsewhere = self.author(store), Author(MemoryStore(store.lifecycle), "elsewhere")
+        author, elsewhere = self.author(store), Author(MemoryStore(store.lifecycle), "author")
         for updates in (0, 9):
             elsewhere.write("a", *["update"] * updates, *final)
             stone = elsewhere.bury("a")

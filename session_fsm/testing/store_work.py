@@ -220,6 +220,8 @@ class WorkRules(StoreRules):
             lambda: store.ids(1, None),
             lambda: store.enlist("x"),
             lambda: store.work_in("a"),
+            lambda: store.work_of("a", "author"),
+            lambda: store.take_over("author", 1, restarting=True),
             store.abandoned,
             lambda: store.to_stop("author"),
             lambda: store.release("a", [WORKER], "author"),

@@ -12,7 +12,7 @@ from ..clock import as_utc
 from ..fields import MAX_ID_CHARACTERS, MAX_TIMEOUT_MINUTES
 from ..jsonvalue import MAX_INTEGER, MIN_INTEGER
 from ..lifecycle import Lifecycle
-from ..state import SessionConfig, SessionState
+from ..state import RECOVERY_POLICIES, SessionConfig, SessionState
 from ..table import SESSION_LIFECYCLE
 
 # --- the parts of a state --------------------------------------------------------------------
@@ -96,6 +96,7 @@ def configs(*, features: Iterable[str] = ()) -> st.SearchStrategy[SessionConfig]
         timeout_minutes=st.none() | small | st.integers(1, MAX_TIMEOUT_MINUTES),
         persistence_enabled=st.none() | st.booleans(),
         features=st.lists(feature, unique=True, max_size=3),
+        recovery=st.just("release") | st.sampled_from(RECOVERY_POLICIES),
     )
 
 

@@ -1,0 +1,228 @@
+"""What dead owners have left, and what becomes of it: each session is taken by one, by its policy.
+
+The store tells who is dead, and where many machines share it, gives what a dead owner left to one
+of those who ask. What becomes of a session then is decided by its table as everything else is: its
+tasks are dropped, its half-made start or stop is ended, and where a worker was run for it, it is
+put to rest, gets a new one here, or ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import attrs
+
+from .changes import Change
+from .core import Core
+from .decisions import Adopt, Decision, cause_in_words, settle
+from .endings import Recover
+from .errors import (
+    SessionNotFoundError,
+    SessionStartError,
+    SessionSupervisedError,
+    TransitionError,
+)
+from .orphans import reap_orphans
+from .session import Reaped, RecoveryReport, session_of
+from .starting import Claimed
+from .stores.abc import SessionStore
+from .stores.records import StoredStep, Taken, Work
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE: Final = 100
+"""Most sessions that are taken over at a time: what is not recovered yet waits for nobody else."""
+
+_WORKER: Final = Work("worker")
+_Left = Callable[[], tuple[Work, ...]]
+
+Restart = Callable[[Claimed], object]
+"""Starts a worker for a session that was claimed for that."""
+
+
+def recover(
+    core: Core,
+    waiting: deque[Taken],
+    *,
+    restart: Restart | None,
+    max_takeovers: int,
+    restarting: bool = True,
+) -> RecoveryReport:
+    """Clear away what dead owners left: first their processes, then their work, by session.
+
+    Args:
+        core: The sessions.
+        waiting: What this manager took over before, and could neither recover nor give back; what
+            is left of this call is put there.
+        restart: Called with each session whose worker is to be started anew, and was claimed for
+            that; None: they are put to rest.
+        max_takeovers: A session that was taken over more often lately is ended.
+        restarting: Whether sessions whose worker is to be started anew are taken at all.
+    """
+    # Should it be counted as dead on the way, whatever is left is somebody else's.
+    owner_id = core.owner_id
+    tally = _Recovered(core, owner_id, restart, max_takeovers)
+    # Before anybody else can run something for these sessions.
+    reaped = reap_orphans(core.store)
+    seen: set[tuple[str, str]] = set()
+    # Nobody else takes what this owner has: what could not even be given back is for the next call.
+    in_hand = [each for each in _emptied(waiting) if each.holder_id == owner_id]
+    try:
+        _recover_all(tally, in_hand, seen)
+        while taken := core.store.take_over(owner_id, BATCH_SIZE, restarting=restarting):
+            in_hand += taken
+            if not _recover_all(tally, in_hand, seen) or len(taken) < BATCH_SIZE:
+                break
+    finally:
+        waiting.extend(in_hand)
+    return tally.report(reaped)
+
+
+def _emptied(waiting: deque[Taken]) -> Iterator[Taken]:
+    with contextlib.suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+def _recover_all(tally: _Recovered, in_hand: list[Taken], seen: set[tuple[str, str]]) -> bool:
+    """Recover what is in hand, and let go of each as it is done; tells whether there was news."""
+    news = False
+    while in_hand:
+        each = in_hand[0]
+        key = (each.session_id, each.owner_id)
+        if key in seen:  # it could not be recovered before, and was given back
+            tally.core.store.give_back(each)
+        else:
+            seen.add(key)
+            news = True
+            tally.recover(each)
+        del in_hand[0]
+    return news
+
+
+@attrs.define
+class _Recovered:
+    """What was done so far."""
+
+    core: Core
+    owner_id: str
+    restart: Restart | None
+    max_takeovers: int
+    ended: dict[str, None] = attrs.field(factory=dict)
+    released: dict[str, None] = attrs.field(factory=dict)
+    restarted: dict[str, None] = attrs.field(factory=dict)
+    dropped: list[str] = attrs.field(factory=list)
+    failed: list[tuple[str, str]] = attrs.field(factory=list)
+
+    def report(self, reaped: tuple[Reaped, ...]) -> RecoveryReport:
+        """Tell it."""
+        others = self.ended | self.restarted
+        return RecoveryReport(
+            ended=tuple(self.ended),
+            released=tuple(each for each in self.released if each not in others),
+            restarted=tuple(self.restarted),
+            dropped_tasks=tuple(self.dropped),
+            failed=tuple(self.failed),
+            reaped=reaped,
+        )
+
+    def recover(self, taken: Taken) -> None:
+        """Clear away what a dead owner left in one session."""
+        session_id, store = taken.session_id, self.core.store
+        try:
+            self._recover(taken)
+        except SessionStartError:
+            self.ended[session_id] = None
+        except SessionNotFoundError:
+            store.release(session_id, taken.work, taken.holder_id)
+        except Exception as fault:
+            # Be it the lifecycle's own code that fails: the dead have left other sessions as well.
+            logger.exception("session %r was not recovered", session_id)
+            self.failed.append((session_id, cause_in_words(fault)))
+            store.give_back(taken)
+
+    def _recover(self, taken: Taken) -> None:
+        core, session_id = self.core, taken.session_id
+        left = _left_in(core.store, taken)
+        error = self._error(taken)
+        runs = _WORKER in taken.work and error is None and self._is_run_anew(taken)
+        if runs and (claimed := self._adopted(taken, left)) is not None:
+            assert self.restart is not None
+            self.restart(claimed)
+            self.restarted[session_id] = None
+            return
+        change = self._change(session_id, Recover(left, error))
+        self.dropped += _tasks_ended(core, change.steps)
+        # What no step let go of, such as a worker of a session that lives on.
+        still = bool(left())
+        core.store.release(session_id, taken.work, taken.holder_id)
+        events = change.events
+        if core.is_ending(change.state.status):
+            # Somebody may have waited for what was let go of just now.
+            change = self._change(session_id, settle)
+            events += change.events
+        final = change.state.status in core.lifecycle.final
+        if events or (still and not final):
+            (self.ended if final else self.released)[session_id] = None
+
+    def _change(self, session_id: str, decision: Decision, claims: tuple[Work, ...] = ()) -> Change:
+        return self.core.change(session_id, decision, claims=claims, owner_id=self.owner_id)
+
+    def _error(self, taken: Taken) -> str | None:
+        """Return what a session is to be ended with, because of what became of its owners."""
+        if taken.attempts > self.max_takeovers:
+            return f"its owner died, as {taken.attempts - 1} did before within an hour"
+        ends = self.core.read(taken.session_id).state.config.recovery == "end"
+        return "its owner died" if ends else None
+
+    def _is_run_anew(self, taken: Taken) -> bool:
+        if self.restart is None:
+            return False
+        return self.core.read(taken.session_id).state.config.recovery == "restart"
+
+    def _adopted(self, taken: Taken, left: _Left) -> Claimed | None:
+        """Drop what a dead owner did in a session, and claim its worker; None if that is over."""
+        core, session_id = self.core, taken.session_id
+        change = self._change(session_id, Recover(lambda: tuple(_without_worker(left()))))
+        self.dropped += _tasks_ended(core, change.steps)
+        try:
+            adopt = Adopt(takes_over=lambda: _WORKER in left())
+            change = self._change(session_id, adopt, claims=(_WORKER,))
+        except (TransitionError, SessionSupervisedError):
+            return None  # it has expired, is ending, or somebody else was first
+        rest = tuple(_without_worker(taken.work))
+        core.store.release(session_id, rest, taken.holder_id)
+        return Claimed(session_of(change.state, change.revision, None), self.owner_id)
+
+
+def _without_worker(work: Iterable[Work]) -> Iterator[Work]:
+    return (each for each in work if each != _WORKER)
+
+
+def _left_in(store: SessionStore, taken: Taken) -> _Left:
+    """Return what tells what dead owners have left in a session that was taken over."""
+
+    def left() -> tuple[Work, ...]:
+        if taken.holder_id == taken.owner_id:
+            return tuple(work for each in store.abandoned(taken.session_id) for work in each.work)
+        held = store.work_of(taken.session_id, taken.holder_id)
+        return tuple(work for work in taken.work if work in held)
+
+    return left
+
+
+def _tasks_ended(core: Core, steps: tuple[StoredStep, ...]) -> list[str]:
+    """Return the tasks that some steps ended: those whose list got shorter, in order."""
+    if "end_task" not in core.lifecycle.roles:
+        return []
+    return [
+        task
+        for step in (each.step for each in steps)
+        if step.before is not None
+        for task in step.before.active_tasks
+        if task not in step.after.active_tasks
+    ]

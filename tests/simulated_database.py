@@ -1,0 +1,322 @@
+"""The database that simulated nodes share: one place, one clock, and every request at one instant.
+
+It keeps sessions as the store in memory does, and owners by leases, as the PostgreSQL store does: a
+session whose worker runs has an owner and a token, and what is written by an owner that does not
+live, or with an old token, is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+import attrs
+from simulated_world import World
+
+from session_fsm import Lifecycle
+from session_fsm.errors import FencedError
+from session_fsm.items import ItemWrites, Written
+from session_fsm.stores import MemoryStore
+from session_fsm.stores.memory_lives import Life
+from session_fsm.stores.records import Abandoned, Commit, Taken, Work
+
+START: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
+"""Where the clock of the database stands at first."""
+OWNING: Final = (Work("start"), Work("worker"))
+"""Work of which a session has one at a time; whoever has it owns the session."""
+
+
+@attrs.frozen(kw_only=True)
+class Guarded:
+    """What the database and the keepers of leases see to; each may be taken away.
+
+    Attributes:
+        fencing: Whoever does not live, or states an old token, is refused.
+        compare_and_set: So is what was decided on an older revision.
+        margin: An owner gives up some time before its lease ends.
+        exclusive: Of two who take over at the same time, each has its own share.
+    """
+
+    fencing: bool = True
+    compare_and_set: bool = True
+    margin: bool = True
+    exclusive: bool = True
+
+
+class Witness(Protocol):
+    """Is told of what the database does, when it has done it."""
+
+    def committed(self, commit: Commit, before: Before) -> None:
+        """A commit has landed."""
+        ...
+
+    def wrote(self, session_id: str, writes: ItemWrites) -> None:
+        """Items were written."""
+        ...
+
+    def took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:
+        """Work of dead owners has become another one's."""
+        ...
+
+    def gave_back(self, taken: Taken) -> None:
+        """Work that was taken over is the dead owner's again."""
+        ...
+
+
+@attrs.frozen
+class Before:
+    """A session as it was before a commit; all of it None and 0 where there was none."""
+
+    life: Life | None
+    revision: int
+    deadline_at: datetime | None
+
+
+class _DatabaseClock:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self._world.now)
+
+    def wait(self, event: threading.Event, timeout_seconds: float) -> bool:
+        raise NotImplementedError("the database waits for nobody")
+
+
+class SimulatedDatabase(MemoryStore):
+    """What is stored, and who lives.
+
+    Args:
+        world: Time.
+        lifecycle: The lifecycle of the sessions.
+        guarded: What it sees to.
+        lease_seconds: How long an owner lives without a renewal.
+
+    Attributes:
+        witness: Told of what it does.
+        leases: When the lease of each owner ends, or ended.
+    """
+
+    witness: Witness
+
+    def __init__(
+        self, world: World, lifecycle: Lifecycle, guarded: Guarded, *, lease_seconds: float
+    ) -> None:
+        super().__init__(lifecycle)
+        self.clock = _DatabaseClock(world)
+        self.lease_seconds: float = lease_seconds
+        self.leases: dict[str, float] = {}
+        self.guarded = guarded
+        self._world = world
+        self._tokens: dict[str, tuple[int, str | None]] = {}
+        self._fences = True
+        self._answers: dict[str, tuple[Taken, ...]] = {}
+        self._written: dict[str, tuple[Written, ...]] = {}
+
+    # --- owners ---------------------------------------------------------------------------
+
+    def _is_alive(self, owner_id: str) -> bool:
+        if not self._fences:
+            return True
+        return self.leases.get(owner_id, -1.0) > self._world.now
+
+    def begin_lease(self, owner_id: str, *, again: bool) -> bool:
+        """Make an owner known; False if one of this name lives, which is not the asker's own."""
+        if self._is_alive(owner_id) and not again:
+            return False
+        self.leases[owner_id] = self._world.now + self.lease_seconds
+        return True
+
+    def renew(self, owner_ids: list[str]) -> list[str]:
+        """Renew leases that have not ended; returns those of them that were."""
+        alive = [owner_id for owner_id in owner_ids if self._is_alive(owner_id)]
+        for owner_id in alive:
+            self.leases[owner_id] = self._world.now + self.lease_seconds
+        return alive
+
+    def dismiss(self, owner_id: str) -> None:
+        """End the lease of an owner."""
+        if self._is_alive(owner_id):
+            self.leases[owner_id] = self._world.now
+
+    def fence(
+        self, owner_ids: Iterable[str], session_id: str = "", stated: Iterable[int] = ()
+    ) -> None:
+        """Refuse to write for a node of whose owners none lives, or that has lost the session.
+
+        Args:
+            owner_ids: The owners of the node.
+            session_id: What is written to; empty: nothing that belongs to one session.
+            stated: The tokens that they have of it.
+
+        Raises:
+            FencedError: It is refused.
+        """
+        if not self.guarded.fencing:
+            return
+        tokens = set(stated)
+        lost = bool(tokens) and self._tokens.get(session_id, (0, None))[0] not in tokens
+        if lost or not any(map(self._is_alive, owner_ids)):
+            raise FencedError(session_id=session_id)
+
+    # --- writing --------------------------------------------------------------------------
+
+    def commit_as(self, commit: Commit, token: int | None) -> int | None:
+        """Make a commit in the name of an owner that states a token, if it owns the session.
+
+        Returns:
+            The token that it has then; None if it does not own the session.
+        """
+        session_id, owner_id = commit.session_id, commit.owner_id
+        life = self._lives.get(session_id)
+        before = Before(
+            None if life is None or life.state is None else _copy(life),
+            0 if life is None else life.revision,
+            None if life is None else life.deadline_at,
+        )
+        stored, owner = self._tokens.get(session_id, (0, None))
+        if self.guarded.fencing and token is not None and token != stored:
+            raise FencedError(session_id=session_id, owner_id=owner_id)
+        made = commit
+        if not self.guarded.compare_and_set and not commit.creates and before.life is not None:
+            made = attrs.evolve(commit, expected_revision=before.revision)
+        self._fences = self.guarded.fencing
+        try:
+            self.commit(made)
+        finally:
+            self._fences = True
+        if any(work in OWNING for work in commit.claims):
+            if owner != owner_id:
+                stored, owner = stored + 1, owner_id
+        elif not any(work in OWNING for work in self._work.of(session_id)):
+            owner = None
+        self._tokens[session_id] = stored, owner
+        self.witness.committed(commit, before)
+        return stored if owner == owner_id else None
+
+    def find_landed(self, session_id: str, operation_id: str) -> tuple[bool, int]:
+        """Tell whether a commit has landed, and the revision of the session."""
+        life = self._lives.get(session_id)
+        if life is None:
+            return False, 0
+        return operation_id in life.operations, life.revision
+
+    def write_once(
+        self, session_id: str, expected: int, writes: ItemWrites, operation_id: str
+    ) -> tuple[Written, ...]:
+        """Write items; asked again by the same operation, return what was written."""
+        if operation_id not in self._written:
+            written = self.write_items(session_id, expected, writes, operation_id)
+            self._written[operation_id] = written
+        return self._written[operation_id]
+
+    def _write(self, session_id: str, writes: ItemWrites) -> tuple[Written, ...]:
+        written = super()._write(session_id, writes)
+        self.witness.wrote(session_id, writes)
+        return written
+
+    # --- taking over ----------------------------------------------------------------------
+
+    def take(
+        self, owner_id: str, limit: int, *, restarting: bool, operation_id: str
+    ) -> tuple[Taken, ...]:
+        """Take over, at one instant; asked again by the same operation, return what was taken."""
+        if operation_id not in self._answers:
+            taken = self.take_over(owner_id, limit, restarting=restarting)
+            self._took(owner_id, taken)
+            self._answers[operation_id] = taken
+        return self._answers[operation_id]
+
+    def look_for_dead(
+        self, owner_id: str, limit: int, *, restarting: bool
+    ) -> tuple[Abandoned, ...]:
+        """Return what could be taken over, and leave it to others as well."""
+        self.fence([owner_id])
+        left = self.abandoned()
+        return tuple(each for each in left if restarting or not self._restarts(each))[:limit]
+
+    def take_found(
+        self, owner_id: str, left: tuple[Abandoned, ...], *, operation_id: str
+    ) -> tuple[Taken, ...]:
+        """Take over what was found before, whoever has it by now."""
+        if operation_id not in self._answers:
+            now = self.clock.now()
+            taken: list[Taken] = []
+            for each in left:
+                held = self._work.of(each.session_id)
+                work = tuple(one for one in each.work if one in held)
+                if work:
+                    taken.append(self._seize(attrs.evolve(each, work=work), owner_id, now))
+            self._answers[operation_id] = tuple(taken)
+            self._took(owner_id, tuple(taken))
+        return self._answers[operation_id]
+
+    def _seize(self, left: Abandoned, owner_id: str, at: datetime) -> Taken:
+        for work in left.work:
+            self._work._claims[left.session_id][work].owner_id = owner_id
+        attempts = self._work._takings.get(left.session_id, (0, at))[0] + 1
+        self._work._takings[left.session_id] = attempts, at
+        return Taken(
+            session_id=left.session_id,
+            owner_id=left.owner_id,
+            work=left.work,
+            holder_id=owner_id,
+            attempts=attempts,
+        )
+
+    def _took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:
+        for session_id in {each.session_id: None for each in taken}:
+            owned = any(
+                work in OWNING
+                for each in taken
+                for work in each.work
+                if each.session_id == session_id
+            )
+            if owned:
+                stored, _ = self._tokens.get(session_id, (0, None))
+                self._tokens[session_id] = stored + 1, owner_id
+        if taken:
+            self.witness.took(owner_id, taken)
+
+    def answer_of(self, operation_id: str) -> tuple[Taken, ...]:
+        """Return what an operation has taken over; empty if it took nothing."""
+        return self._answers.get(operation_id, ())
+
+    def token_of(self, owner_id: str, session_id: str) -> int | None:
+        """Return the token that an owner has of a session; None if it does not own it."""
+        stored, owner = self._tokens.get(session_id, (0, None))
+        return stored if owner == owner_id else None
+
+    def tokens_of(self, owner_id: str, taken: tuple[Taken, ...]) -> dict[str, int]:
+        """Return the tokens of what an owner has taken over."""
+        found = {each.session_id: self._tokens.get(each.session_id) for each in taken}
+        return {
+            session_id: token[0]
+            for session_id, token in found.items()
+            if token is not None and token[1] == owner_id
+        }
+
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        """Let go of work of one owner, and of the session with it."""
+        super().release(session_id, work, owner_id)
+        stored, owner = self._tokens.get(session_id, (0, None))
+        left = self._work.of(session_id, owner_id)
+        if owner == owner_id and not any(each in OWNING for each in left):
+            self._tokens[session_id] = stored, None
+
+    def give_back(self, taken: Taken) -> None:
+        """Undo a take-over."""
+        super().give_back(taken)
+        stored, owner = self._tokens.get(taken.session_id, (0, None))
+        if owner == taken.holder_id:
+            self._tokens[taken.session_id] = stored, taken.owner_id
+        self.witness.gave_back(taken)
+
+
+def _copy(life: Life) -> Life:
+    """Return a life as it is now, without its history."""
+    other = Life()
+    other.state, other.revision, other.deadline_at = life.state, life.revision, life.deadline_at
+    return other

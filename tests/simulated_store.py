@@ -1,0 +1,389 @@
+"""The store of a simulated node: it asks the database over a bad network, as the real one does.
+
+What is read is asked for again. A commit is conditional, so it may be sent again; before that, and
+before a refusal is believed, the database is asked whether the first one has landed. Whatever else
+writes is a transaction: it is done before its connection is lost, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import partial
+from typing import Final, TypeVar
+
+from simulated_database import OWNING, SimulatedDatabase
+from simulated_leases import Keeper, Machine, MeasuredClock, unreachable
+from simulated_network import LostError, Network
+from simulated_world import Process
+
+from session_fsm.errors import SessionFsmError, StoreUnavailableError
+from session_fsm.history import Sealed
+from session_fsm.items import Item, ItemWrites, Written
+from session_fsm.session import SessionEvent
+from session_fsm.stores import SessionStore
+from session_fsm.stores.records import Abandoned, Commit, Fed, Stored, Taken, Work
+
+T = TypeVar("T")
+
+TIMEOUT_SECONDS: Final = 1.0
+"""How long an answer is waited for."""
+RETRY_SECONDS: Final = 4.0
+"""How long it is tried again."""
+
+
+class Patience:
+    """How long somebody goes on trying."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._end = machine.seconds() + RETRY_SECONDS
+        self._pause = 0.05
+
+    def pause(self) -> bool:
+        """Wait before the next attempt; False if there is no time for another one."""
+        if self._machine.seconds() + self._pause >= self._end:
+            return False
+        self._machine.sleep(self._pause * self._machine.world.chance.uniform(0.5, 1.0))
+        self._pause *= 2
+        return True
+
+
+class SimulatedStore(SessionStore):
+    """What a node has of the database.
+
+    Args:
+        process: The node.
+        machine: Where it runs.
+        network: The way to the database.
+        database: The database.
+    """
+
+    durable = True
+    url = "simulated://"
+
+    def __init__(
+        self, process: Process, machine: Machine, network: Network, database: SimulatedDatabase
+    ) -> None:
+        self.lifecycle = database.lifecycle
+        self.lease_seconds = database.lease_seconds
+        self.clock = clock = MeasuredClock(machine)
+        self.keeper = Keeper(process, machine, network, database, clock)
+        self._process = process
+        self._machine = machine
+        self._network = network
+        self._database = database
+        self._tokens: dict[tuple[str, str], int] = {}
+        self._open: dict[str, int] = {}
+        self._doubtful: list[tuple[str, str]] = []
+        self._numbers = 0
+        self._closed = False
+        while not self.keeper.renew():
+            machine.sleep(TIMEOUT_SECONDS)
+
+    # --- asking ---------------------------------------------------------------------------
+
+    def _ask(self, work: Callable[[], T], *, repeatable: bool = False) -> T:
+        if self._closed:
+            raise StoreUnavailableError(problem="the store is closed")
+        return self._network.ask(self._process, work, TIMEOUT_SECONDS, repeatable=repeatable)
+
+    def _insist(self, work: Callable[[], T], operation_id: str | None = None) -> T:
+        """Have something done, again where an answer is lost, which must do no harm."""
+        patience = Patience(self._machine)
+        was_sent = False
+        while True:
+            try:
+                return self._ask(work)
+            except LostError as lost:
+                was_sent = was_sent or lost.was_sent
+                if not patience.pause():
+                    raise unreachable(operation_id if was_sent else None) from lost
+
+    def _write(self, session_id: str, work: Callable[[], T], operation_id: str | None = None) -> T:
+        """Do something in a transaction, as a node that lives and has not lost the session."""
+        stated = [token for (_, of), token in self._tokens.items() if of == session_id]
+
+        def transaction() -> T:
+            self._database.fence(held, session_id, stated)
+            return work()
+
+        held = self.keeper.held
+        return self._insist(transaction, operation_id)
+
+    def _keep(self, owner_id: str, session_id: str, token: int | None) -> None:
+        if token is None:
+            self._tokens.pop((owner_id, session_id), None)
+        else:
+            self._tokens[owner_id, session_id] = token
+
+    def _next_operation(self, owner_id: str) -> str:
+        self._numbers += 1
+        return f"{owner_id}/store-{self._numbers}"
+
+    # --- commits --------------------------------------------------------------------------
+
+    def commit(self, commit: Commit) -> None:
+        """Write the steps of one session."""
+        session_id, owner_id, operation_id = (
+            commit.session_id,
+            commit.owner_id,
+            commit.operation_id,
+        )
+        self.keeper.check(owner_id, session_id)
+        stated = None if commit.creates else self._tokens.get((owner_id, session_id))
+        make = partial(self._database.commit_as, commit, stated)
+        patience = Patience(self._machine)
+        in_doubt = False
+        while True:
+            try:
+                if in_doubt and self._find(commit):
+                    return
+                try:
+                    token = self._ask(make, repeatable=True)
+                except SessionFsmError:
+                    if in_doubt and self._find(commit):
+                        return  # what was in its way was itself
+                    raise
+            except LostError as lost:
+                in_doubt = in_doubt or lost.was_sent
+                if not patience.pause():
+                    if in_doubt:
+                        self._open[operation_id] = commit.expected_revision
+                    raise unreachable(operation_id if in_doubt else None) from lost
+            else:
+                self._keep(owner_id, session_id, token)
+                return
+
+    def _find(self, commit: Commit) -> bool:
+        """Tell whether a commit has landed, the answer of which was lost."""
+
+        def find() -> tuple[bool, int | None]:
+            token = self._database.token_of(commit.owner_id, commit.session_id)
+            return self._database.landed(commit.session_id, commit.operation_id), token
+
+        landed, token = self._ask(find)
+        if landed:
+            self._keep(commit.owner_id, commit.session_id, token)
+        return landed
+
+    def landed(self, session_id: str, operation_id: str) -> bool:
+        """Tell whether a commit was made; refused while it might still arrive."""
+        landed, revision = self._insist(
+            lambda: self._database.find_landed(session_id, operation_id)
+        )
+        if not landed and self._open.get(operation_id) == revision:
+            raise unreachable(operation_id)
+        return landed
+
+    def write_items(
+        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+    ) -> tuple[Written, ...]:
+        """Write to tables of a session."""
+        write = partial(
+            self._database.write_once, session_id, expected_revision, writes, operation_id
+        )
+        return self._write(session_id, write, operation_id)
+
+    def drop_expired_items(self, at: datetime, limit: int) -> int:
+        """Remove items that have expired."""
+        return self._write("", partial(self._database.drop_expired_items, at, limit))
+
+    # --- work and its owners --------------------------------------------------------------
+
+    def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
+        """Make an owner known, and keep it alive."""
+        again = False
+        sent = 0.0
+
+        def begin() -> bool:
+            nonlocal again
+            try:
+                return self._database.begin_lease(owner_id, again=again)
+            finally:
+                again = True  # if the answer is lost, the lease is our own
+
+        def attempt() -> bool:
+            nonlocal sent
+            sent = self._machine.seconds()
+            return self._ask(begin)
+
+        patience = Patience(self._machine)
+        while True:
+            try:
+                if not attempt():
+                    raise StoreUnavailableError(problem=f"owner {owner_id!r}: it lives already")
+                break
+            except LostError as lost:
+                if not patience.pause():
+                    raise unreachable() from lost
+        self.keeper.note(owner_id, sent, lapsed)
+
+    def dismiss(self, owner_id: str) -> None:
+        """Declare an owner dead."""
+        self.keeper.dismiss(owner_id)
+        for key in [key for key in self._tokens if key[0] == owner_id]:
+            del self._tokens[key]
+
+    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+        """Give work of dead owners to a living one; what was in doubt is looked up first."""
+        self.keeper.check(owner_id, "")
+        if self._doubtful and self._doubtful[0][0] == owner_id:
+            operation_id = self._doubtful[0][1]
+            settled = self._insist(lambda: self._database.answer_of(operation_id))
+            self._doubtful.pop(0)
+            if settled:
+                return self._taken(owner_id, settled)
+        operation_id = self._next_operation(owner_id)
+        take: Callable[[], tuple[Taken, ...]]
+        if self._database.guarded.exclusive:
+            take = partial(
+                self._database.take,
+                owner_id,
+                limit,
+                restarting=restarting,
+                operation_id=operation_id,
+            )
+        else:
+            look = partial(self._database.look_for_dead, owner_id, limit, restarting=restarting)
+            found = self._insist(look)
+            take = partial(self._database.take_found, owner_id, found, operation_id=operation_id)
+        try:
+            taken = self._insist(take, operation_id)
+        except StoreUnavailableError as fault:
+            if fault.operation_id is not None:
+                self._doubtful.append((owner_id, operation_id))
+            raise
+        return self._taken(owner_id, taken)
+
+    def _taken(self, owner_id: str, taken: tuple[Taken, ...]) -> tuple[Taken, ...]:
+        if taken:
+            tokens = self._insist(lambda: self._database.tokens_of(owner_id, taken))
+            for session_id, token in tokens.items():
+                self._keep(owner_id, session_id, token)
+        return taken
+
+    def give_back(self, taken: Taken) -> None:
+        """Have work that was taken over be the dead owner's again."""
+        self._write("", partial(self._database.give_back, taken))
+        self._keep(taken.holder_id, taken.session_id, None)
+
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        """Let go of work of one owner."""
+        gone = tuple(work)
+        if not gone:
+            return
+        self._write(session_id, partial(self._database.release, session_id, gone, owner_id))
+        if any(each in OWNING for each in gone):
+            self._keep(owner_id, session_id, None)
+
+    # --- reading --------------------------------------------------------------------------
+
+    def load(self, session_id: str) -> Stored | None:
+        """Read a session."""
+        return self._insist(partial(self._database.load, session_id))
+
+    def tail(self, session_id: str) -> tuple[int, str]:
+        """Return the revision and the digest of the last event."""
+        return self._insist(partial(self._database.tail, session_id))
+
+    def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
+        """Return the events of a session."""
+        return self._insist(partial(self._database.history, session_id))
+
+    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
+        """Return the first events behind a position."""
+        return self._insist(partial(self._database.feed, after, limit, session_id))
+
+    def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
+        """Return the first sessions in any of these statuses."""
+        return self._insist(partial(self._database.page, tuple(statuses), limit, after))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many sessions are in each status."""
+        return self._insist(self._database.counts)
+
+    def due(
+        self, at: datetime, limit: int, after: tuple[datetime, str] | None
+    ) -> tuple[tuple[datetime, str], ...]:
+        """Return deadlines at or before an instant."""
+        return self._insist(partial(self._database.due, at, limit, after))
+
+    def next_deadline(self) -> datetime | None:
+        """Return the earliest deadline."""
+        return self._insist(self._database.next_deadline)
+
+    def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
+        """Return ids in order."""
+        return self._insist(partial(self._database.ids, limit, after))
+
+    def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
+        """Return an item."""
+        return self._insist(partial(self._database.item, session_id, table, key, at))
+
+    def items(
+        self, session_id: str, table: str, limit: int, after: str | None, at: datetime
+    ) -> tuple[Item, ...]:
+        """Return items of a table."""
+        return self._insist(partial(self._database.items, session_id, table, limit, after, at))
+
+    def is_alive(self, owner_id: str) -> bool:
+        """Tell whether an owner lives."""
+        return self._insist(partial(self._database.is_alive, owner_id))
+
+    def work_in(self, session_id: str) -> tuple[Work, ...]:
+        """Return all work in progress in a session."""
+        return self._insist(partial(self._database.work_in, session_id))
+
+    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
+        """Return the work of one owner in a session."""
+        return self._insist(partial(self._database.work_of, session_id, owner_id))
+
+    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
+        """Return what dead owners left."""
+        return self._insist(partial(self._database.abandoned, session_id))
+
+    def to_stop(self, owner_id: str) -> tuple[str, ...]:
+        """Return the sessions whose worker an owner has to stop."""
+        return self._insist(partial(self._database.to_stop, owner_id))
+
+    def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
+        """Return sessions that ended before an instant."""
+        return self._insist(partial(self._database.ended, before, limit))
+
+    def mark(self, name: str) -> bytes | None:
+        """Return what was kept under a name."""
+        return self._insist(partial(self._database.mark, name))
+
+    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
+        """Return the names that begin so."""
+        return self._insist(partial(self._database.marks, prefix))
+
+    def check(self) -> tuple[str, ...]:
+        """Return what is wrong with the store as such."""
+        return self._insist(self._database.check)
+
+    # --- what no node of the simulation does ----------------------------------------------
+
+    def set_mark(self, name: str, body: bytes) -> None:
+        """Keep something under a name."""
+        raise NotImplementedError
+
+    def drop_mark(self, name: str) -> None:
+        """Keep nothing under a name any longer."""
+        raise NotImplementedError
+
+    def bury(self, session_id: str, revision: int, tombstone: Sealed) -> None:
+        """Remove a session."""
+        raise NotImplementedError
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Make one transaction."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of everything."""
+        if not self._closed:
+            self.keeper.close()
+            self._closed = True
