@@ -6,6 +6,7 @@ steps before, between and after are those of the manager itself, and each is one
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from ..clock import Clock
 from ..decisions import cause_in_words
 from ..endings import Fail
+from ..errors import SessionFsmError
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
@@ -213,10 +215,12 @@ class SteppedManager(SessionManager):
         return ended
 
     def _cause_of_end(self, session_id: str, task_id: str) -> str:
-        for event in reversed(self.history(session_id)):
-            if task_id not in event.changes.get("active_tasks", (task_id,)):
-                return event.reason or f"{event.trigger} was fired"
-        return "its session was purged"
+        # What can't be read, or is gone, keeps nobody from hearing that the task has ended.
+        with contextlib.suppress(SessionFsmError):
+            for event in reversed(self.history(session_id)):
+                if task_id not in event.changes.get("active_tasks", (task_id,)):
+                    return event.reason or f"{event.trigger} was fired"
+        return "another process has ended it"
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""
