@@ -1,4 +1,4 @@
-"""A PostgreSQL store with a million rows in each table that grows, filled in seconds.
+"""A PostgreSQL store with a million sessions, events and items, filled in seconds.
 
 The rows are made inside the database, behind the back of the rules, with the indexes made behind
 them. They are no sessions that could be read: what counts is how many there are.
@@ -6,22 +6,28 @@ them. They are no sessions that could be read: what counts is how many there are
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from postgres_server import PostgresServer
 
+from session_fsm import SESSION_LIFECYCLE
 from session_fsm.stores.postgres_sql import Sql
 
 ROWS = 1_000_000
+FEWER = 100_000
+"""Of what not every session has, or what is as small as it is here."""
+_STATUSES = [str(each) for each in SESSION_LIFECYCLE.statuses]
 _ID = "'s' || lpad(i::text, 7, '0')"
 _AT = "timestamptz '2026-01-01' + i * interval '1 second'"
+_STATUS = f"('{{{','.join(_STATUSES)}}}'::text[])[1 + i % {len(_STATUSES)}]"
+_DEADLINE = f"CASE WHEN i % 3 = 0 THEN {_AT} END"
+_END = f"CASE WHEN i % 3 = 1 THEN {_AT} END"
 _FILLED: dict[str, tuple[str, str, int]] = {
     "session": (
         "session_id, lifecycle, revision, status, deadline_at, ended_at, state, digest, recovery",
-        f"{_ID}, 'session', 1, (SELECT (array_agg(status ORDER BY status))[1 + i % count(*)]"
-        " FROM {s}.lifecycle_status),"
-        f" CASE WHEN i % 3 = 0 THEN {_AT} END, CASE WHEN i % 3 = 1 THEN {_AT} END, '', '', ''",
+        f"{_ID}, 'session', 1, {_STATUS}, {_DEADLINE}, {_END}, '', '', ''",
         ROWS,
     ),
     "session_event": (
@@ -34,18 +40,18 @@ _FILLED: dict[str, tuple[str, str, int]] = {
         f"{_ID}, 'files', 'k', 'session', 1, CASE WHEN i % 2 = 0 THEN {_AT} END, {_AT}, '1'",
         ROWS,
     ),
-    "session_item_version": ("session_id, version, operation_id", f"{_ID}, 1, ''", ROWS),
+    "session_item_version": ("session_id, version, operation_id", f"{_ID}, 1, ''", FEWER),
     "work": (
         "session_id, kind, item, owner_id, stop",
         f"{_ID}, 'task', 't', 'living-' || i % 1000, i % 1000 = 0",
-        ROWS,
+        FEWER,
     ),
-    "owner": ("owner_id, expires_at", "'living-' || i, timestamptz '9999-01-01'", 1_000),
-    "mark": ("name, body", "'m' || lpad(i::text, 7, '0'), ''", ROWS),
-    "feed_removed": ("session_id, position", f"{_ID}, i", ROWS),
-    "session_checkpoint": ("session_id, revision, body, digest", f"{_ID}, 1, '', ''", ROWS),
+    "owner": ("owner_id, expires_at", "'living-' || i - 1, timestamptz '9999-01-01'", 1_000),
+    "mark": ("name, body", "'m' || lpad(i::text, 7, '0'), ''", FEWER),
+    "feed_removed": ("session_id, position", f"{_ID}, i", FEWER),
+    "session_checkpoint": ("session_id, revision, body, digest", f"{_ID}, 1, '', ''", FEWER),
 }
-LARGE = frozenset(table for table, (_, _, rows) in _FILLED.items() if rows == ROWS)
+LARGE = frozenset(table for table, (_, _, rows) in _FILLED.items() if rows >= FEWER)
 
 
 def fill(server: PostgresServer, sql: Sql) -> None:
@@ -63,23 +69,8 @@ def fill(server: PostgresServer, sql: Sql) -> None:
                 " IMMUTABLE AS 'SELECT NULL::jsonb'"
             )
         )
-        waiting = sorted(_FILLED, reverse=True)
-        faults: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                while waiting:
-                    _fill_one(server, sql, waiting.pop())
-            except BaseException as fault:
-                faults.append(fault)
-
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if faults:
-            raise faults[0]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(partial(_fill_one, server, sql), _FILLED))
         connection.execute(row[0].encode())
         newest = f"UPDATE {{s}}.feed SET newest = {ROWS}, removed = {ROWS // 2}"
         connection.execute(sql(newest))
@@ -112,7 +103,6 @@ def _fill_one(server: PostgresServer, sql: Sql, table: str) -> None:
         for definition, index, constraint in indexes:
             run(definition)
             if constraint is not None:
-                run(
-                    f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
-                )
+                added = f"ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
+                run(f"ALTER TABLE {name} {added}")
         run(f"ANALYZE {name}")

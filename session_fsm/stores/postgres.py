@@ -14,7 +14,7 @@ from ..table import SESSION_LIFECYCLE
 from .postgres_checks import problems_of
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
-from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections, never
+from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections
 from .postgres_counts import counts
 from .postgres_hints import Hints
 from .postgres_items import ItemWriter
@@ -23,6 +23,7 @@ from .postgres_links import MAX_CONNECTIONS, Connection
 from .postgres_owning import PostgresOwning, Tokens
 from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
+from .postgres_retrying import never
 from .postgres_schema import prepare
 from .postgres_sql import known
 from .postgres_tables import PostgresTables

@@ -9,10 +9,11 @@ from typing import Final
 
 from ..errors import FencedError, StoreUnavailableError
 from .postgres_commit import OWNING
-from .postgres_connection import Connections, never
+from .postgres_connection import Connections
 from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
+from .postgres_retrying import never
 from .postgres_sql import Sql, known
 from .postgres_takeover import (
     KINDS,

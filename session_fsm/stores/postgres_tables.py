@@ -37,7 +37,8 @@ PAGE: Final = f"{_FIND}key > %(after)s::text ORDER BY key LIMIT %(limit)s::bigin
 _EXPIRED: Final = (
     "FROM {s}.session_item WHERE lifecycle = %s::text AND expires_at <= %s::timestamptz"
 )
-ANY_EXPIRED: Final = f"SELECT 1 {_EXPIRED} LIMIT 1"
+# In the order of the index: without one, any row would do, and a search for it may be long.
+ANY_EXPIRED: Final = f"SELECT 1 {_EXPIRED} ORDER BY expires_at LIMIT 1"
 # Who writes to a session has its items locked: they are left to the next time.
 DROP_EXPIRED: Final = (
     f"WITH gone AS MATERIALIZED (SELECT session_id, table_name, key {_EXPIRED}"  # noqa: S608

@@ -20,9 +20,10 @@ import psycopg
 from ..errors import SessionFsmError, StoreUnavailableError
 from .commit_queue import CommitQueue, Entry
 from .postgres_commit import GoneError, PreparedCommit
-from .postgres_connection import Connections, undo
+from .postgres_connection import Connections
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import Connection
+from .postgres_retrying import undo
 
 MAX_OPEN: Final = 10_000
 """Most operations that are remembered as never answered."""
