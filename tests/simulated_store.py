@@ -27,9 +27,9 @@ from session_fsm.stores.records import Abandoned, Commit, Fed, Stored, Taken, Wo
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS: Final = 1.0
+TIMEOUT_SECONDS: Final = 2.0
 """How long an answer is waited for."""
-RETRY_SECONDS: Final = 4.0
+RETRY_SECONDS: Final = 10.0
 """How long it is tried again."""
 
 
