@@ -20,8 +20,8 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear soak fuzz bench bench-core bench-scale bench-supervised profile test-all \
-	test-lowest wheel clean
+	conformance crash linear cluster soak fuzz bench bench-core bench-postgres bench-scale \
+	bench-supervised profile test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -133,6 +133,9 @@ crash: .venv/for-tests  ## kill whatever writes, at every step; CRASH='--rounds 
 linear: .venv/for-tests  ## eight processes, one file, one minute; LINEAR='--seconds 9' for less
 	$(BIN)/python -W error tests/linear.py $(LINEAR)
 
+cluster: .venv/for-tests  ## four processes on one PostgreSQL, killed, paused, cut off; CLUSTER='--seconds 9' for less
+	$(BIN)/python -W error tests/cluster.py $(CLUSTER)
+
 soak: .venv/for-tests  ## two minutes of sessions that go wrong in every way; SOAK='--seconds 600' for more
 	$(BIN)/python -W error tests/soak.py $(SOAK)
 
@@ -153,6 +156,9 @@ bench: .venv-bench/for-bench  ## measure durable moves and JSON beside peers; wr
 bench-scale: .venv-bench/for-bench  ## measure 1,000 to 1,000,000 sessions; writes benchmarks/SCALE.md
 	.venv-bench/bin/python -m benchmarks.scale --output benchmarks/SCALE.md \
 		--plot benchmarks/scale.svg $(BENCH_FLAGS)
+
+bench-postgres: .venv-bench/for-bench  ## measure moves on PostgreSQL beside peers; writes benchmarks/POSTGRES.md
+	.venv-bench/bin/python -m benchmarks.postgres --output benchmarks/POSTGRES.md $(BENCH_FLAGS)
 
 bench-supervised: .venv-bench/for-bench  ## measure 10,000 live supervised sessions; writes benchmarks/SUPERVISED.md
 	.venv-bench/bin/python -m benchmarks.supervised --output benchmarks/SUPERVISED.md $(BENCH_FLAGS)

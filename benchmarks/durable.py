@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,11 +59,13 @@ def measure(
     settings: dict[str, str] = {}
     missing: dict[str, str] = {}
     turns: dict[str, Callable[[], Turn]] = {}
+    ids = [f"session-{number:04}" for number in range(callers)]
     with ExitStack() as held:
         runner = held.enter_context(asyncio.Runner())
         for subject in subjects:
             try:
-                made = held.enter_context(_opened(subject, directory, callers, runner))
+                make = partial(subject, directory)  # type: ignore[call-arg]  # each takes one
+                made = held.enter_context(opened(make, ids, runner))
             except Exception as fault:  # noqa: BLE001 - whatever keeps a peer from being measured
                 missing[subject.name] = f"{type(fault).__name__}: {fault}"
                 continue
@@ -82,12 +85,20 @@ def _timed(turn: _Timed, seconds: float) -> Callable[[], Turn]:
 
 
 @contextmanager
-def _opened(
-    kind: type[Subject], directory: Path, callers: int, runner: asyncio.Runner
+def opened(
+    make: Callable[[], Subject], ids: Sequence[str], runner: asyncio.Runner
 ) -> Iterator[tuple[str, _Timed, _Timed]]:
-    """Give the settings of a subject, what takes a turn with all callers, and with the first."""
-    ids = [f"session-{number:04}" for number in range(callers)]
-    subject = kind(directory)  # type: ignore[call-arg]
+    """Make a subject and a session for each caller, and let go of it at the end.
+
+    Args:
+        make: Makes the subject.
+        ids: The ids of the sessions, one for each caller.
+        runner: The event loop of what awaits.
+
+    Yields:
+        Its settings, what takes a turn with all callers, and what does so with the first alone.
+    """
+    subject = make()
     if isinstance(subject, Blocking):
         moves = [subject.mover(session_id) for session_id in ids]
         threads = Threads(moves)

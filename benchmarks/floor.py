@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import orjson
 
 from session_fsm.clock import utc_now
@@ -30,6 +31,66 @@ CREATE TABLE event (
 """
 _MOVES: Final = {"go_idle": ("active", "idle", False), "resume": ("idle", "active", True)}
 """Source, target, and whether it is an activity."""
+BACK_AND_FORTH: Final = {"active": "go_idle", "idle": "resume"}
+"""The trigger that leads from each to the other."""
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """What one move writes.
+
+    Attributes:
+        state: The wire form of the new state.
+        revision: The number of the event.
+        body: The event as JSON.
+        digest: The digest of the event, chained to the one before.
+    """
+
+    state: dict[str, Any]
+    revision: int
+    body: bytes
+    digest: str
+
+    @property
+    def stored(self) -> bytes:
+        """The new state as JSON."""
+        return orjson.dumps(self.state)
+
+
+def step_of(
+    before: dict[str, Any], revision: int, digest: str, trigger: str, now: datetime
+) -> Step:
+    """Return what a move writes: the same bytes that the library stores for it.
+
+    Args:
+        before: The wire form of the state before it.
+        revision: How many events there are before it.
+        digest: The digest of the last of them.
+        trigger: What is fired.
+        now: The instant, in UTC.
+    """
+    source, target, activity = _MOVES[trigger]
+    at = f"{now.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    state = {**before, "status": target, "updated_at": at, "status_since": at}
+    changes = {"status_since": at}
+    if activity:
+        state["last_activity_at"] = changes["last_activity_at"] = at
+    body = orjson.dumps(
+        {
+            "format": 1,
+            "session_id": before["session_id"],
+            "revision": revision + 1,
+            "kind": "moved",
+            "trigger": trigger,
+            "source": source,
+            "target": target,
+            "at": at,
+            "reason": None,
+            "changes": changes,
+        }
+    )
+    chained = hashlib.sha256(digest.encode() + b"\n" + body).hexdigest()
+    return Step(state=state, revision=revision + 1, body=body, digest=chained)
 
 
 def connect(path: Path, *, synchronous: str = "FULL") -> sqlite3.Connection:
@@ -75,43 +136,24 @@ class Row:
 
     def fire(self, trigger: str) -> None:
         """Make a move, durably."""
-        source, target, activity = _MOVES[trigger]
-        at = f"{self._now().replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-        state = {**self.state, "status": target, "updated_at": at, "status_since": at}
-        changes = {"status_since": at}
-        if activity:
-            state["last_activity_at"] = changes["last_activity_at"] = at
-        session_id, revision = state["session_id"], self.revision + 1
-        body = orjson.dumps(
-            {
-                "format": 1,
-                "session_id": session_id,
-                "revision": revision,
-                "kind": "moved",
-                "trigger": trigger,
-                "source": source,
-                "target": target,
-                "at": at,
-                "reason": None,
-                "changes": changes,
-            }
-        )
-        digest = hashlib.sha256(self.digest.encode() + b"\n" + body).hexdigest()
+        step = step_of(self.state, self.revision, self.digest, trigger, self._now())
+        session_id, revision = step.state["session_id"], step.revision
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         written = execute(
             "UPDATE session SET revision = ?, status = ?, state = ?"
             " WHERE session_id = ? AND revision = ?",
-            (revision, target, orjson.dumps(state).decode(), session_id, self.revision),
+            (revision, step.state["status"], step.stored.decode(), session_id, self.revision),
         ).rowcount
         if written != 1:
             execute("ROLLBACK")
             raise RuntimeError(f"{session_id} is not at revision {self.revision}")
-        execute("INSERT INTO event VALUES (?, ?, ?, ?)", (session_id, revision, body, digest))
+        execute(
+            "INSERT INTO event VALUES (?, ?, ?, ?)", (session_id, revision, step.body, step.digest)
+        )
         execute("COMMIT")
-        self.state, self.revision, self.digest = state, revision, digest
+        self.state, self.revision, self.digest = step.state, revision, step.digest
 
     def there_and_back(self) -> Callable[[], None]:
         """Return what makes one move at each call: to rest, and back to work."""
-        triggers = {"active": "go_idle", "idle": "resume"}
-        return lambda: self.fire(triggers[self.state["status"]])
+        return lambda: self.fire(BACK_AND_FORTH[self.state["status"]])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from .measuring import (
     EXIT_NOT_DURABLE,
     NotDurableError,
     Record,
+    Turn,
     durable_fsync_seconds,
     in_turns,
     machine_lines,
@@ -26,7 +28,7 @@ from .measuring import (
     table,
     told_seconds,
 )
-from .scale_verbs import TIMES, Store
+from .scale_verbs import TIMES, Store, read_through
 from .targets import Verdict, verdict_lines
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -43,12 +45,26 @@ def measure(paths: Mapping[int, Path], rounds: int) -> Records:
     with ExitStack() as held:
         turns = {}
         for size, path in paths.items():
-            store = Store(path, size, moves=(rounds + 1) * TIMES["move"])
-            held.enter_context(closing(store))
-            turns[size] = store.verbs()
-        verbs = list(turns[min(turns)])
-        flat = {f"{verb} {size}": turns[size][verb] for verb in verbs for size in turns}
-        found = in_turns(flat, rounds)
+            store = Store(
+                scale_stores.url_of(path),
+                size,
+                moves=(rounds + 1) * TIMES["move"],
+                warm=partial(read_through, path),
+            )
+            turns[size] = held.enter_context(closing(store)).verbs()
+        return by_verb(turns, rounds)
+
+
+def by_verb(turns: Mapping[int, Mapping[str, Callable[[], Turn]]], rounds: int) -> Records:
+    """Let verbs take turns, in each of which the sizes follow each other.
+
+    Args:
+        turns: What does a turn, by size and verb.
+        rounds: How many turns each has.
+    """
+    verbs = list(turns[min(turns)])
+    flat = {f"{verb} {size}": turns[size][verb] for verb in verbs for size in turns}
+    found = in_turns(flat, rounds)
     return {verb: {size: found[f"{verb} {size}"] for size in turns} for verb in verbs}
 
 
@@ -58,8 +74,8 @@ def growth(records: Mapping[int, Record]) -> dict[int, float]:
     return {size: least.ratio_to(record) for size, record in records.items()}
 
 
-def verdicts(records: Records, living: scale_memory.Living | None, kept: int) -> Iterator[Verdict]:
-    """Yield the targets, each with what was found."""
+def growth_verdicts(records: Records) -> Iterator[Verdict]:
+    """Yield the targets of what verbs cost with more stored."""
     for verb, by_size in records.items():
         ratio, worst = max((ratio, size) for size, ratio in list(growth(by_size).items())[1:])
         subject = f"{verb}, with {worst:,} stored, of its cost with {min(by_size):,}"
@@ -67,6 +83,11 @@ def verdicts(records: Records, living: scale_memory.Living | None, kept: int) ->
     largest = max(records["open"])
     opening = records["open"][largest].each_seconds
     yield Verdict(f"opening a store of {largest:,}", opening * 1e3, 1000, "at most", "ms")
+
+
+def verdicts(records: Records, living: scale_memory.Living | None, kept: int) -> Iterator[Verdict]:
+    """Yield the targets, each with what was found."""
+    yield from growth_verdicts(records)
     yield Verdict(
         f"machines kept after {scale_memory.USED:,} stored sessions were used",
         kept, scale_memory.MOST_MACHINES, "at most", "machines",

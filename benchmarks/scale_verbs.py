@@ -13,7 +13,7 @@ from session_fsm import SessionManager
 from session_fsm.clock import ManualClock
 
 from .measuring import Turn, counted
-from .scale_stores import MEASURED_FROM, at_rest, id_of, url_of
+from .scale_stores import MEASURED_FROM, at_rest, id_of
 
 PAGE: Final = 50
 DUE: Final = 10
@@ -26,17 +26,21 @@ class Store:
     """An open store of so many sessions.
 
     Args:
-        path: Its file, which is changed.
+        url: Of the store, which is changed.
         size: How many sessions there are.
         moves: How many moves will be asked for; none meets a session twice, so that each finds
             its session as one that was not used before.
+        warm: Sees, before a turn, that what is stored lies in memory.
     """
 
-    def __init__(self, path: Path, size: int, moves: int) -> None:
+    def __init__(
+        self, url: str, size: int, *, moves: int, warm: Callable[[], object] = lambda: None
+    ) -> None:
         self.size = size
-        self._path = path
+        self._url = url
+        self._warm = warm
         self._clock = ManualClock(MEASURED_FROM)
-        self._manager = SessionManager(url_of(path), clock=self._clock)
+        self._manager = SessionManager(url, clock=self._clock)
         self._random = random.Random(size)  # noqa: S311 - the same ids each time, and no secret
         self._moved: Iterator[int] = iter(self._random.sample(range(size), moves))
 
@@ -49,28 +53,22 @@ class Store:
 
         Without that the first size of each round would pay for what all share.
         """
-        read_through = self._read_through
+        warm = self._warm
         get = partial(counted, self._get, TIMES["get"])
         move = partial(counted, self._move, TIMES["move"])
         listed = partial(counted, self._list, TIMES["list"])
         counts = partial(counted, self._counts, TIMES["counts"])
         return {
-            "get": _after(read_through, self._get, turn=get),
-            "move": _after(read_through, turn=move),
-            f"list({PAGE})": _after(read_through, self._list, turn=listed),
+            "get": _after(warm, self._get, turn=get),
+            "move": _after(warm, turn=move),
+            f"list({PAGE})": _after(warm, self._list, turn=listed),
             "counts": _after(self._counts, turn=counts),
-            f"sweep({DUE} due)": _after(read_through, turn=self._sweep),
+            f"sweep({DUE} due)": _after(warm, turn=self._sweep),
             "open": _after(self._open, turn=self._open),
         }
 
     def _any(self) -> int:
         return self._random.randrange(self.size)
-
-    def _read_through(self) -> None:
-        """See that the system has the file in memory: some take out what was not used lately."""
-        with self._path.open("rb") as file:
-            while file.read(CHUNK_BYTES):
-                pass
 
     def _get(self) -> None:
         self._manager.get(id_of(self._any()))
@@ -105,10 +103,17 @@ class Store:
 
     def _open(self) -> Turn:
         begin = time.perf_counter()
-        other = SessionManager(url_of(self._path), clock=self._clock)
+        other = SessionManager(self._url, clock=self._clock)
         seconds = time.perf_counter() - begin
         other.close()
         return Turn(1, seconds)
+
+
+def read_through(path: Path) -> None:
+    """See that the system has a file in memory: some take out what was not used lately."""
+    with path.open("rb") as file:
+        while file.read(CHUNK_BYTES):
+            pass
 
 
 def _after(*acts: Callable[[], object], turn: Callable[[], Turn]) -> Callable[[], Turn]:

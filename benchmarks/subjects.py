@@ -1,7 +1,7 @@
 """Who is measured: each stores one change of a session durably, in the way that it has for it.
 
-A subject is made in a directory of its own, tells how its file is kept as SQLite itself reports it,
-and gives each caller what makes one move after the other in that caller's own session.
+A subject tells how durable it is as the database itself reports it, and gives each caller what
+makes one move after the other in that caller's own session.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .connections import noted, settings_of
 
 
 class Subject(ABC):
-    """Something that keeps sessions in a file."""
+    """Something that keeps sessions in a file or at a server."""
 
     name: ClassVar[str]
 
     @property
     @abstractmethod
     def settings(self) -> str:
-        """The journal mode and the synchronous level, read back from its own connection."""
+        """What its durability rests on, read back from its own connection."""
 
 
 class Blocking(Subject):
@@ -39,7 +39,7 @@ class Blocking(Subject):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of what it holds."""
 
 
 class Awaiting(Subject):
@@ -55,7 +55,7 @@ class Awaiting(Subject):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of the file."""
+        """Let go of what it holds."""
 
 
 class Ours(Blocking):

@@ -15,22 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
-from session_fsm import (
-    Message,
-    SessionContext,
-    SessionFsmError,
-    SessionNotFoundError,
-    TransitionError,
-    build_context,
-)
+from session_fsm import Message, SessionContext, build_context
 from session_fsm.aio import Child, ChildContext, ContextManager, SessionManager
+from session_fsm.errors import SessionFsmError, SessionNotFoundError, TransitionError
 
+logger = logging.getLogger(__name__)
 THINKING_SECONDS = float(os.environ.get("CHAT_THINKING_SECONDS", "0"))
 MOST_BYTES = 100_000
 STATUS = {SessionNotFoundError: 404, TransitionError: 409, ValueError: 400, SessionFsmError: 503}
@@ -90,11 +86,14 @@ class Chat:
         await receive()
         async with SessionManager(self._store) as self._manager:
             await self._manager.recover()
+            await self._manager.sweep()  # what has expired since is not to be gone on with
             last: str | None = None
             while page := await self._manager.list(status=("active", "idle"), after=last):
-                for session in page:
-                    await self._manager.supervise(session.session_id, CHILDREN)
-                    last = session.session_id
+                for last in (session.session_id for session in page):
+                    try:
+                        await self._manager.supervise(last, CHILDREN)
+                    except SessionFsmError:  # which keeps no other one from going on
+                        logger.exception("conversation %s can't be gone on with", last)
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

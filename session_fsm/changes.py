@@ -70,7 +70,7 @@ class Observer(Protocol):
         """Hear of steps that are durable now.
 
         Args:
-            steps: In the order in which they were made.
+            steps: In the order in which they were made; none for what was written to tables alone.
             seconds: How long it took to write them; None: they were a whole batch's.
         """
         ...

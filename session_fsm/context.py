@@ -139,9 +139,10 @@ class SessionContext:
     def with_messages(self, messages: Iterable[Message]) -> SessionContext:
         """Add messages; the oldest are dropped if there are too many.
 
-        A message that calls tools and the results of its calls are dropped together. A result has
-        to answer a call that waits for one. Others may come between: nobody who says something
-        has to wait for a tool.
+        A message that calls tools and the results of its calls are dropped together, and as long
+        as one of them waits for its result, only when nothing else is left but instructions. A
+        result has to answer a call that waits for one. Others may come between: nobody who says
+        something has to wait for a tool.
         """
         entries, number, spoken = list(self.history), self.next_number, self.spoken
         waiting, problems, touched = dict(self.waiting_calls()), list[str](), set[int]()
@@ -167,10 +168,15 @@ class SessionContext:
             number += 1
         raise_problems(problems)
         added = attrs.evolve(self, history=tuple(entries), next_number=number, spoken=spoken)
-        return added._without_oldest(touched)
+        return added._without_oldest(touched, set(waiting.values()))
 
-    def _without_oldest(self, kept: set[int]) -> SessionContext:
-        """Drop groups, the oldest first, until there are few enough."""
+    def _without_oldest(self, kept: set[int], waiting: set[int]) -> SessionContext:
+        """Drop groups, the oldest first, until there are few enough.
+
+        Args:
+            kept: Those that are not dropped at all.
+            waiting: Those that somebody still works on; they go behind all that was said.
+        """
         excess = len(self.history) - self.limits.max_history
         if excess <= 0:
             return self
@@ -181,8 +187,10 @@ class SessionContext:
             if self.is_instruction(entry):
                 instructions.append(entry.group)
         last = set(instructions)
+        said = [each for each in sizes if each not in last]
+        ended = [each for each in said if each not in waiting]
         dropped: set[int] = set()
-        for group in (*(each for each in sizes if each not in last), *instructions):
+        for group in (*ended, *(each for each in said if each in waiting), *instructions):
             if excess <= 0:
                 break
             if group not in kept:

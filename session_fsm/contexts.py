@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -334,7 +335,8 @@ class ContextKeeper(TableKeeper):
         under way may go on at `max_conversations`. A session at rest wakes for it, and counts as
         active now, in one transaction with the message. Once that is durable the message is put
         into the worker's inbox, if the worker runs here and has one: `worker.inbox.put(message)`,
-        which should not block; what that raises is logged, for the message is kept anyway.
+        which should not block; what that raises is logged, for the message is kept anyway. In a
+        batch that is when the batch is durable; of one that is undone the worker hears nothing.
 
         Args:
             session_id: Key of a stored session.
@@ -359,13 +361,17 @@ class ContextKeeper(TableKeeper):
             role, content, at=now, tool_calls=tool_calls, tool_call_id=tool_call_id, name=name
         )
         session = self._say(session_id, message)
-        put = getattr(getattr(session.worker, "inbox", None), "put", None)
+        self._core.when_durable(partial(self._hand_on, session_id, message))
+        return session
+
+    def _hand_on(self, session_id: str, message: Message) -> None:
+        """Hand a message that is durable to the worker of its session, if that takes any."""
+        put = getattr(getattr(self._workers.get(session_id), "inbox", None), "put", None)
         if put is not None:
             try:
                 put(message)
             except Exception:
                 logger.exception("a message was not put into the inbox of %r", session_id)
-        return session
 
     def _say(self, session_id: str, message: Message) -> Session:
         change, _ = self._contexts.change(

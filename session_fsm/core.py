@@ -27,21 +27,20 @@ from .errors import (
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
-    StoreError,
-    StoreUnavailableError,
 )
 from .explain import next_timed
 from .history import step_of
 from .items import Written
+from .landing import write
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .session import SessionEvent
 from .slots import Batch, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
-from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
+from .stores.records import Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
-from .waking import Bell
+from .waking import Bell, Lookout
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
@@ -86,6 +85,7 @@ class Core:
         self._batch: Batch | None = None
         self._subscribers = Subscribers()
         self.bell = Bell()
+        self.lookout = Lookout(store, self.bell, clock)
         self.observer: Observer | None = None
         self.closed = False
 
@@ -103,7 +103,8 @@ class Core:
     def close(self) -> None:
         """Do no more work, and let whoever waits for some know."""
         self.closed = True
-        self.bell.ring()
+        self.lookout.close()
+        self.bell.ring_all()
 
     def read(self, session_id: str) -> Stored:
         """Read a session from the store.
@@ -353,7 +354,11 @@ class Core:
         )
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
-        self._write(commit)
+        try:
+            write(self.store, commit)
+        except FencedError:
+            self.check_open()  # its owner is dismissed when a manager is closed
+            raise
         seconds = None if observer is None else perf_counter() - started
         slot.machine, slot.tail = machine, tail
         if self._batch is not None and (batch := self._my_batch()) is not None:
@@ -365,7 +370,7 @@ class Core:
             for each in steps:
                 self._subscribers.put(each.sealed.event, slot.outbox)
         if self.bell.any:
-            self.bell.ring()
+            self.bell.ring((commit.session_id,))
         if observer is not None:
             observer.committed(steps, seconds)
         return steps
@@ -384,32 +389,6 @@ class Core:
         old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
         return old - new, new - old
 
-    def _write(self, commit: Commit) -> None:
-        """Write a commit; if its answer is lost, ask whether it landed."""
-        try:
-            self.store.commit(commit)
-        except FencedError:
-            self.check_open()  # its owner is dismissed when a manager is closed
-            raise
-        except StoreUnavailableError as fault:
-            if fault.operation_id is None:
-                raise
-            try:
-                landed = self.store.landed(commit.session_id, commit.operation_id)
-                known = landed or not self._is_covered(commit)
-            except StoreError:
-                raise fault from None
-            if not known:
-                raise
-            if not landed:
-                raise StoreUnavailableError(problem=fault.problem) from fault
-
-    def _is_covered(self, commit: Commit) -> bool:
-        """Tell whether a checkpoint stands for what a commit wrote, or another in its place."""
-        revision = commit.expected_revision + len(commit.steps)
-        first = next(iter(self.store.history(commit.session_id)), None)
-        return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
-
     def _without_step(
         self, session_id: str, revision: int, draft: Draft
     ) -> tuple[Written, ...] | None:
@@ -421,10 +400,15 @@ class Core:
         if draft.writes is None:
             return ()
         operation_id = self.new_operation_id()
+        observer = self.observer
+        started = 0.0 if observer is None else perf_counter()
         try:
-            return self.store.write_items(session_id, revision, draft.writes, operation_id)
+            written = self.store.write_items(session_id, revision, draft.writes, operation_id)
         except RevisionConflictError:
             return None
+        if observer is not None and not self.in_batch:
+            observer.committed((), perf_counter() - started)
+        return written
 
     def is_ending(self, status: str) -> bool:
         """Tell whether a session in a status is on its way out, or at its end."""
@@ -440,6 +424,7 @@ class Core:
         they had decided before is decided afresh.
         """
         self.check_open()
+        afterwards: list[Callable[[], object]] = []
         with ExitStack() as held:
             slots: dict[str, Slot] = {}
             try:
@@ -453,7 +438,8 @@ class Core:
                     # From here on others may see what was done, and go on with it: what they tell
                     # has to wait for what is told of the batch.
                     slots = held.enter_context(self._slots.hold_back(batch.touched))
-                self.bell.ring()
+                afterwards = batch.afterwards
+                self.bell.ring(batch.touched)
                 if self.observer is not None:
                     self.observer.committed(batch.steps, None)
                 for session_id in batch.touched:
@@ -470,6 +456,19 @@ class Core:
                 held.close()
                 for slot in slots.values():
                     self._subscribers.tell(slot.outbox)
+                for each in afterwards:
+                    each()
+
+    def when_durable(self, callback: Callable[[], object]) -> None:
+        """Have something called once what this thread has changed is durable; maybe at once.
+
+        In a batch it is called after that, and not if it is undone. It has to raise nothing.
+        """
+        batch = self._my_batch()
+        if batch is None:
+            callback()
+        else:
+            batch.afterwards.append(callback)
 
     @property
     def in_batch(self) -> bool:

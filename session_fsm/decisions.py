@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 
 from .errors import SessionSupervisedError, StateInvalidError, refused
-from .explain import explain, next_timed
+from .explain import attempt, explain, guard_refusal, next_timed
 from .fields import MAX_ERROR_CHARACTERS
 from .history import Step, step_of
 from .items import ItemWrites, Write
@@ -258,17 +258,26 @@ class Touch:
 class Say:
     """Note that something is said in the session; one at rest wakes for it.
 
-    It is refused where no conversation could begin. How many there may be is not asked: what is
-    said belongs to one that was counted.
+    It is refused where no conversation could begin, by the guards of that too. Those that ask for
+    room are passed over: what is said belongs to a conversation that was counted. A lifecycle in
+    which nobody is noted to be there has no step for it.
     """
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
         if draft.row("count") is None and (wake := draft.row("wake")) is not None:
             draft.fire(wake.trigger)
-        if draft.row("count") is None:
-            draft.fire(draft.lifecycle.role("count"))  # refused, with its reason
-        draft.fire(draft.lifecycle.role("touch"))
+        lifecycle = draft.lifecycle
+        row = draft.row("count")
+        if row is None:
+            draft.fire(lifecycle.role("count"))  # refused, with its reason
+            return
+        shown = attempt(draft.state, draft.at, {}, lifecycle)
+        refusal = guard_refusal(shown, lifecycle, row, for_one_more=False)
+        if refusal is not None:
+            raise refused(refusal, draft.state.session_id)
+        if (touch := lifecycle.roles.get("touch")) is not None:
+            draft.fire(touch)
 
 
 @attrs.frozen

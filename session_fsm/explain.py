@@ -139,12 +139,23 @@ def no_row_refusal(shown: Attempt, lifecycle: Lifecycle, trigger: str) -> Refusa
     return refusal(shown, lifecycle, "wrong_status" if known else "unknown_trigger", trigger)
 
 
-def guard_refusal(shown: Attempt, lifecycle: Lifecycle, row: Row) -> Refusal | None:
-    """Return the refusal by a row's guards, all of them asked, or None if all pass."""
+def guard_refusal(
+    shown: Attempt, lifecycle: Lifecycle, row: Row, *, for_one_more: bool = True
+) -> Refusal | None:
+    """Return the refusal by a row's guards, or None if all pass.
+
+    Args:
+        shown: What the guards are shown.
+        lifecycle: Whose row.
+        row: The row, all of whose guards are asked.
+        for_one_more: False: but for those that ask for room.
+    """
     failed = tuple(
         guard.failure(shown, row.trigger)
         for guard in row.conditions
-        if _askable(guard.needs, shown) and not guard.passes(shown, row.trigger)
+        if (for_one_more or not guard.asks_for_room)
+        and _askable(guard.needs, shown)
+        and not guard.passes(shown, row.trigger)
     )
     if not failed:
         return None

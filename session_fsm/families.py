@@ -88,30 +88,37 @@ def find_members(families: Collection[Family]) -> dict[Family, tuple[ProcessHand
         children.setdefault(stat.parent, []).append(stat.pid)
     # Nobody is older than what it came from.
     oldest = min(each.start_ticks for each in near)
-    tokens = {
-        stat.pid: tokens_of(stat.pid)
-        for stat in stats.values()
-        if stat.start_ticks >= oldest and not stat.is_over
-    }
-    for family in near:
-        marked = {pid for pid, each in tokens.items() if family.token in each}
-        related = set() if family.place != here else _related(family, stats)
-        pids = _with_descendants(marked | related, children)
-        handles = (ProcessHandle.take(pid, stats[pid].start_ticks) for pid in sorted(pids))
-        found[family] = tuple(handle for handle in handles if handle is not None)
+    marked: dict[str, set[int]] = {}
+    joined: dict[int, set[int]] = {}
+    for stat in stats.values():
+        if stat.start_ticks >= oldest and not stat.is_over:
+            for token in tokens_of(stat.pid):
+                marked.setdefault(token, set()).add(stat.pid)
+        for number in (stat.pid, stat.group, stat.session):
+            joined.setdefault(number, set()).add(stat.pid)
+    taken: list[ProcessHandle] = []
+    try:
+        for family in near:
+            pids = set(marked.get(family.token, ()))
+            if family.place == here and _leads(family, stats):
+                pids |= joined[family.pid]
+            everybody = sorted(_with_descendants(pids, children))
+            handles = (ProcessHandle.take(pid, stats[pid].start_ticks) for pid in everybody)
+            first = len(taken)
+            taken.extend(handle for handle in handles if handle is not None)
+            found[family] = tuple(taken[first:])
+    except BaseException:
+        for handle in taken:
+            handle.close()
+        raise
     return found
 
 
-def _related(family: Family, stats: Mapping[int, ProcessStat]) -> set[int]:
-    """Return who is in the leader's group or session, if these are still its own."""
-    if not family.is_led_by(stats.get(family.pid)):
-        return set()
-    related = {
-        stat.pid for stat in stats.values() if family.pid in (stat.pid, stat.group, stat.session)
-    }
+def _leads(family: Family, stats: Mapping[int, ProcessStat]) -> bool:
+    """Tell whether the leader's group and session, as they were seen, are still its own."""
     # Others may have number, group and session as soon as the leader has gone: it had them all the
     # while if it has them now.
-    return related if family.is_led_by(stat_of(family.pid)) else set()
+    return family.is_led_by(stats.get(family.pid)) and family.is_led_by(stat_of(family.pid))
 
 
 def _with_descendants(pids: Iterable[int], children: Mapping[int, list[int]]) -> set[int]:

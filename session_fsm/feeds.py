@@ -7,7 +7,7 @@ done while nobody was reading. Who has read up to a position is known to nobody 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import Final
 
@@ -15,6 +15,7 @@ from .core import Core
 from .errors import FeedGapError, ManagerClosedError, StoreUnavailableError
 from .jsonvalue import MAX_INTEGER
 from .session import FeedPage, PositionedEvent
+from .waking import wait_for_ring
 
 POLL_SECONDS: Final = 0.2
 """How often a feed looks for what other processes did."""
@@ -106,21 +107,36 @@ def _next_page(
         end = core.clock.now() + timedelta(seconds=timeout_seconds)
     rung = threading.Event()
     # Only while it waits: a reader that does not come back costs nobody anything.
-    end_listening = core.bell.listen(rung.set)
+    end_listening = listen(core, rung.set, session_id)
+    if end_listening is None:
+        return None
     try:
         while True:
             rung.clear()
             page = page_if_open(core, page.position, session_id)
             if page is None or page.events:
                 return page
-            left = poll_seconds
-            if end is not None:
-                left = min(left, (end - core.clock.now()).total_seconds())
-                if left <= 0:
-                    return None
-            core.clock.wait(rung, left)
+            if end is not None and core.clock.now() >= end:
+                return None
+            wait_for_ring(rung, core.lookout, core.clock, poll_seconds=poll_seconds, end=end)
     finally:
         end_listening()
+
+
+def listen(
+    core: Core, callback: Callable[[], object], session_id: str | None
+) -> Callable[[], None] | None:
+    """Have something called when there may be more of a feed; returns its end, None once closed.
+
+    Whoever listens reads the feed next, and has what others do looked for as it waits.
+    """
+    try:
+        core.lookout.begin()
+    except StoreUnavailableError:
+        if core.closed:
+            return None
+        raise
+    return core.bell.listen(callback, session_id)
 
 
 def page_if_open(core: Core, after: int, session_id: str | None) -> FeedPage | None:

@@ -70,12 +70,15 @@ class Guard:
         check: Returns True to let the move pass, False to refuse it; anything else is a fault.
         reason: Why it refuses, in words, or a function that puts it in words.
         needs: Arguments without which it can't be asked.
+        asks_for_room: Whether it asks if there is room for one more, of which there may be so many.
+            Who goes on with one that is there needs no room for it.
     """
 
     name: str
     check: Callable[[Attempt], bool]
     reason: str | Callable[[Attempt], str]
     needs: tuple[str, ...] = ()
+    asks_for_room: bool = attrs.field(default=False, kw_only=True)
 
     def passes(self, attempt: Attempt, trigger: str) -> bool:
         """Ask the guard.
@@ -200,6 +203,7 @@ def guard(
     *,
     name: str | None = None,
     needs: tuple[str, ...] | str = (),
+    asks_for_room: bool = False,
 ) -> Callable[[Check], Guard]:
     """Make a guard of a function, as its decorator.
 
@@ -207,6 +211,7 @@ def guard(
         reason: Why it refuses, in words, or a function that puts it in words.
         name: How it is called; None: as the function, with blanks for underscores.
         needs: Arguments without which it can't be asked.
+        asks_for_room: Whether it asks if there is room for one more; see `Guard`.
 
     Returns:
         What makes a function the check of a guard.
@@ -225,11 +230,12 @@ def guard(
 
     def make(check: Check) -> Guard:
         if name is not None:
-            return Guard(name, check, reason, asked)
+            return Guard(name, check, reason, asked, asks_for_room=asks_for_room)
         called: str = getattr(check, "__name__", "")
         if not called.isidentifier():
             raise TypeError("a guard that is made of a function without a name is given one")
-        return Guard(called.strip("_").replace("_", " "), check, reason, asked)
+        named = called.strip("_").replace("_", " ")
+        return Guard(named, check, reason, asked, asks_for_room=asks_for_room)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -13,6 +14,7 @@ from .reader import SessionReader
 from .recovering import recover
 from .session import RecoveryReport, Session, SweepReport, VerifyReport
 from .starting import Starting
+from .stores.records import Taken
 from .upkeep import compact, purge, sweep, verify
 from .workers import Workers
 
@@ -26,6 +28,7 @@ class SessionKeeper(SessionReader):
     def __init__(self, core: Core, workers: Workers) -> None:
         super().__init__(core, workers)
         self._starting = Starting(core, workers)
+        self._unrecovered: deque[Taken] = deque()
 
     def sweep(self, *, at: datetime | None = None) -> SweepReport:
         """Fire the timed rows that are due; costs by what is due, not by what is stored.
@@ -78,7 +81,7 @@ class SessionKeeper(SessionReader):
         check_takeovers(max_takeovers)
         self._core.check_open()
         begin = None if restart is None else partial(self._starting.restart, start=restart)
-        return recover(self._core, restart=begin, max_takeovers=max_takeovers)
+        return recover(self._core, self._unrecovered, restart=begin, max_takeovers=max_takeovers)
 
     def purge(self, *, ended_before: datetime) -> int:
         """Remove sessions that ended before an instant; returns how many.

@@ -179,7 +179,7 @@ class _Room:
         number = self.messages + len(messages)
         if self._max_messages is not None and number > self._max_messages:
             return self._refuse("messages", number, self._max_messages, needed=needed)
-        tokens = self.tokens + sum(map(self._count, messages))
+        tokens = self.tokens + sum(self._count(message) for message in messages)
         if self._max_tokens is not None and tokens > self._max_tokens:
             return self._refuse("tokens", tokens, self._max_tokens, needed=needed)
         self.messages, self.tokens = number, tokens
@@ -192,7 +192,8 @@ class _Room:
 
     def _count(self, message: Message) -> int:
         texts = [message.content, *map(_call_text, message.tool_calls)]
-        return TOKENS_OF_A_MESSAGE + sum(map(self._count_text, texts))
+        # No `map`: a counter that raises `StopIteration` would end it, and so the sum.
+        return TOKENS_OF_A_MESSAGE + sum(self._count_text(text) for text in texts)
 
     def _count_text(self, text: str) -> int:
         count = self._counter(text)

@@ -8,7 +8,9 @@ put to rest, gets a new one here, or ends.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -38,6 +40,7 @@ _Left = Callable[[], tuple[Work, ...]]
 
 def recover(
     core: Core,
+    waiting: deque[Taken],
     *,
     restart: Callable[[Session], object] | None,
     max_takeovers: int,
@@ -47,6 +50,8 @@ def recover(
 
     Args:
         core: The sessions.
+        waiting: What this manager took over before, and could neither recover nor give back; what
+            is left of this call is put there.
         restart: Called with each session whose worker is to be started anew, and was claimed for
             that; None: they are put to rest.
         max_takeovers: A session that was taken over more often lately is ended.
@@ -56,17 +61,39 @@ def recover(
     # Before anybody else can run something for these sessions.
     reaped = reap_orphans(core.store)
     seen: set[tuple[str, str]] = set()
-    while taken := core.store.take_over(core.owner_id, BATCH_SIZE, restarting=restarting):
-        news = [each for each in taken if (each.session_id, each.owner_id) not in seen]
-        for each in taken:
-            if each in news:
-                seen.add((each.session_id, each.owner_id))
-                tally.recover(each)
-            else:  # it could not be recovered before, and was given back
-                core.store.give_back(each)
-        if not news or len(taken) < BATCH_SIZE:
-            break
+    # Nobody else takes what this owner has: what could not even be given back is for the next call.
+    in_hand = [each for each in _emptied(waiting) if each.holder_id == core.owner_id]
+    try:
+        _recover_all(tally, in_hand, seen)
+        while taken := core.store.take_over(core.owner_id, BATCH_SIZE, restarting=restarting):
+            in_hand += taken
+            if not _recover_all(tally, in_hand, seen) or len(taken) < BATCH_SIZE:
+                break
+    finally:
+        waiting.extend(in_hand)
     return tally.report(reaped)
+
+
+def _emptied(waiting: deque[Taken]) -> Iterator[Taken]:
+    with contextlib.suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+def _recover_all(tally: _Recovered, in_hand: list[Taken], seen: set[tuple[str, str]]) -> bool:
+    """Recover what is in hand, and let go of each as it is done; tells whether there was news."""
+    news = False
+    while in_hand:
+        each = in_hand[0]
+        key = (each.session_id, each.owner_id)
+        if key in seen:  # it could not be recovered before, and was given back
+            tally.core.store.give_back(each)
+        else:
+            seen.add(key)
+            news = True
+            tally.recover(each)
+        del in_hand[0]
+    return news
 
 
 @attrs.define

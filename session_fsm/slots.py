@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -139,10 +139,20 @@ class Slots:
 
 @attrs.define(eq=False)
 class Batch:
-    """What a thread has done in a batch that is not durable yet."""
+    """What a thread has done in a batch that is not durable yet.
+
+    Attributes:
+        thread: Which thread.
+        slots: What is decided on in it.
+        touched: The sessions that were changed, in order.
+        events: What is told of it.
+        steps: What was written.
+        afterwards: Called when it is durable and told; never if it is undone.
+    """
 
     thread: int
     slots: Slots
     touched: dict[str, None] = attrs.field(factory=dict)
     events: list[SessionEvent] = attrs.field(factory=list)
     steps: list[StoredStep] = attrs.field(factory=list)
+    afterwards: list[Callable[[], object]] = attrs.field(factory=list)

@@ -16,7 +16,7 @@ from .errors import SessionStartError, StateInvalidError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
 from .stores.records import Work
-from .workers import Workers
+from .workers import DeferredWorker, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -66,20 +66,21 @@ class Starting:
 
         Raises:
             SessionStartError: The start raised; the session has ended, with the cause.
+            FencedError: The owner was counted as dead meanwhile; what was started was stopped.
         """
-        session_id = session.session_id
+        session_id, owner_id = session.session_id, self._core.owner_id
         try:
             worker = start(session)
         except BaseException as fault:
-            self._core.store.release(session_id, _WORKER, self._core.owner_id)
+            self._core.store.release(session_id, _WORKER, owner_id)
             error = self.failed(session_id, fault)
             if isinstance(fault, Exception):
                 raise error from fault
             raise
         if worker is None:
-            self._core.store.release(session_id, _WORKER, self._core.owner_id)
+            self._core.store.release(session_id, _WORKER, owner_id)
         else:
-            self._workers.add(session_id, worker)
+            self._workers.add(session_id, worker, owner_id)
             self._workers.act(self._core.change(session_id, _nothing))
 
     def adopt(self, session_id: str) -> Session:
@@ -102,17 +103,23 @@ class Starting:
         Raises:
             SessionStartError: It could not be activated, and has ended. The worker was stopped, or
                 was asked to.
+            FencedError: The owner was counted as dead meanwhile; the worker was stopped.
         """
+        # Who has the worker is who claims it, though this may be another owner's manager by then.
+        deferred = isinstance(worker, DeferredWorker)
+        owner_id = worker.owner_id if deferred else self._core.owner_id
         if worker is not None:
-            self._workers.add(session_id, worker)
+            self._workers.add(session_id, worker, owner_id)
         if self._activate is None:
             if worker is None:
-                self._core.store.release(session_id, _WORKER, self._core.owner_id)
+                self._core.store.release(session_id, _WORKER, owner_id)
             change = self._core.change(session_id, _nothing)
         else:
             claims = () if worker is None else _WORKER
             try:
-                change = self._core.change(session_id, Fire(self._activate), claims=claims)
+                change = self._core.change(
+                    session_id, Fire(self._activate), claims=claims, owner_id=owner_id
+                )
             except BaseException as fault:
                 self._workers.stop(session_id)
                 if not isinstance(fault, TransitionError):

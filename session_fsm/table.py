@@ -139,6 +139,7 @@ BELOW_MAX_CONVERSATIONS = Guard(
         f"{attempt.state.conversation_count} conversations were started,"
         f" {attempt.state.config.max_conversations} are allowed"
     ),
+    asks_for_room=True,
 )
 
 # --- effects ---------------------------------------------------------------------------------

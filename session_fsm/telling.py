@@ -30,10 +30,12 @@ _being_told: ContextVar[bool] = ContextVar("being_told", default=False)
 
 
 def call(callback: Subscriber, event: SessionEvent) -> None:
-    """Tell a subscriber of an event; what it raises is logged."""
+    """Tell a subscriber of an event; what it raises is logged, but for an interrupt."""
     try:
         callback(event)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # be it SystemExit, which would end a loop with all that is on it
         # The change is made and durable: a listener's own trouble must not look like its failure.
         logger.exception(
             "a subscriber failed on revision %d of session %r", event.revision, event.session_id

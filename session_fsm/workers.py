@@ -17,7 +17,7 @@ import attrs
 from .changes import Change
 from .core import Core
 from .decisions import StopDone
-from .errors import SessionNotFoundError
+from .errors import FencedError, SessionNotFoundError
 from .session import SessionEvent
 from .stores.records import Work
 
@@ -58,6 +58,8 @@ class _Running:
     owner_id: str
 
 
+SLOW_STOP_SECONDS: Final = 0.001
+"""A worker that takes longer to stop is not waited for by the others that have to."""
 LOOKS_SECONDS: Final = 1.0
 """How often whoever waits for workers to be gone looks whether the manager was closed."""
 
@@ -76,16 +78,32 @@ class Workers:
         self._core = core
         self._running: dict[str, _Running] = {}
         self._stopping: set[str] = set()
+        self._given_up: set[str] = set()
         self._taking = threading.Lock()
         self._gone = threading.Condition(self._taking)
         self._process_id = os.getpid()
 
-    def add(self, session_id: str, worker: Any) -> None:
-        """Keep the worker of a session; one of an earlier session with this id is stopped."""
+    def add(self, session_id: str, worker: Any, owner_id: str) -> None:
+        """Keep the worker of a session; one of an earlier session with this id is stopped.
+
+        Args:
+            session_id: For which session it runs.
+            worker: The worker.
+            owner_id: In whose name it was started.
+
+        Raises:
+            FencedError: That one is counted as dead by now; the worker was stopped, or was asked
+                to.
+        """
         if self._worker(session_id) is worker:
             return
         self.stop(session_id)
-        self._running[session_id] = _Running(worker, self._core.owner_id)
+        with self._taking:
+            self._running[session_id] = _Running(worker, owner_id)
+            too_late = owner_id in self._given_up
+        if too_late:
+            self._give_up(owner_id)
+            raise FencedError(session_id=session_id, owner_id=owner_id)
 
     def get(self, session_id: str) -> Any:
         """Return the worker of a session, or None."""
@@ -200,20 +218,44 @@ class Workers:
     def give_up(self, owner_id: str) -> None:
         """Stop what was started in the name of an owner who is counted as dead.
 
-        Nothing is said of it to the store: the sessions are for others to take. Returns when none
-        of it runs any longer, or the manager is closed.
+        Nothing is said of it to the store: the sessions are for others to take. All of it is
+        stopped at the same time, because others may soon run the same. Returns when none of it runs
+        any longer, or the manager is closed.
         """
-        while (mine := self._of(owner_id)) or self._stopping:
-            for session_id, worker in mine:
-                if isinstance(worker, DeferredWorker):
-                    worker.ask_to_stop(ends=False)
-                else:
-                    self.stop(session_id)
+        with self._taking:
+            self._given_up.add(owner_id)
+        while self._of(owner_id) or self._stopping:
+            self._give_up(owner_id)
             with self._taking:
                 if self._core.closed:
                     return
                 if self._of(owner_id) or self._stopping:
                     self._gone.wait(LOOKS_SECONDS)
+
+    def _give_up(self, owner_id: str) -> None:
+        at_once: list[str] = []
+        for session_id, worker in self._of(owner_id):
+            if isinstance(worker, DeferredWorker):
+                worker.ask_to_stop(ends=False)
+            else:
+                at_once.append(session_id)
+        self._stop_together(at_once)
+
+    def _stop_together(self, session_ids: list[str]) -> None:
+        """Begin to stop the workers of sessions, so that none waits long for another one's stop."""
+
+        def stop_some() -> None:
+            while session_ids:
+                try:
+                    session_id = session_ids.pop()
+                except IndexError:
+                    return
+                self.stop(session_id)
+
+        while session_ids:
+            thread = threading.Thread(target=stop_some, name="session_fsm stops", daemon=True)
+            thread.start()
+            thread.join(SLOW_STOP_SECONDS)
 
     def _of(self, owner_id: str) -> tuple[tuple[str, Any], ...]:
         return tuple(

@@ -25,3 +25,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it runs in the background so; programs of the tests would inherit it, and
     # never be interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["postgres_server"]

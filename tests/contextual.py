@@ -93,7 +93,15 @@ class Naive:
         while len(said) > self.limits.max_history:
             groups = [position for position, (_, answers) in enumerate(said) if answers is None]
             free = [each for each in groups if each not in new]
-            first = [each for each in free if each >= instructions] or free
+            answered = {(answers, each.tool_call_id) for each, answers in said}
+            waiting = {
+                position
+                for position, (each, _) in enumerate(said)
+                for call in each.tool_calls
+                if (position, call.id) not in answered
+            }
+            later = [each for each in free if each >= instructions]
+            first = [each for each in later if each not in waiting] or later or free
             if not first:
                 return
             gone = {p for p, (_, answers) in enumerate(said) if first[0] in (p, answers)}

@@ -11,18 +11,22 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
 from linearizability import Call
 from operations import Chooser, Operation, perform
 
 from session_fsm import (
+    FencedError,
     RevisionConflictError,
+    Session,
     SessionExistsError,
     SessionManager,
     SessionNotFoundError,
+    StoreUnavailableError,
     TransitionError,
 )
 
@@ -40,6 +44,43 @@ class _Seen:
     revision: int | None = None
 
 
+def recorded(
+    operation: Operation,
+    make: Callable[[], Session],
+    now: Callable[[], int],
+    begins: Callable[[Call], None] = lambda _: None,
+) -> Call:
+    """Make a call, and return what its caller saw; errors that no caller expects are raised.
+
+    Args:
+        operation: What is asked for.
+        make: Asks for it.
+        now: The clock that all callers share.
+        begins: Told of it before it is made.
+    """
+    begun, error, revision, status, is_open = now(), None, None, None, False
+    begins(Call(operation=operation, begun=begun, ended=begun, open=True))
+    try:
+        session = make()
+        revision, status = session.revision, str(session.status)
+    except RevisionConflictError as lost:
+        error, revision = type(lost).__name__, lost.found
+    except (FencedError, StoreUnavailableError) as failed:
+        error = type(failed).__name__
+        is_open = getattr(failed, "operation_id", None) is not None
+    except (TransitionError, SessionExistsError, SessionNotFoundError) as refused:
+        error = type(refused).__name__
+    return Call(
+        operation=operation,
+        begun=begun,
+        ended=now(),
+        revision=revision,
+        status=status,
+        error=error,
+        open=is_open,
+    )
+
+
 class Driver:
     """One caller: makes calls by lot, and records them.
 
@@ -48,10 +89,19 @@ class Driver:
         seed: What decides its choices; no other caller has the same.
         places: In how many places sessions live.
         now: The clock that all callers share.
+        lives: How many lives places have had so far, as far as that is known.
+        begins: Told of each call before it is made.
     """
 
     def __init__(
-        self, manager: SessionManager, seed: str, places: int, now: Callable[[], int]
+        self,
+        manager: SessionManager,
+        seed: str,
+        places: int,
+        now: Callable[[], int],
+        *,
+        lives: Mapping[str, int] = MappingProxyType({}),
+        begins: Callable[[Call], None] = lambda _: None,
     ) -> None:
         self._manager = manager
         self._now = now
@@ -59,33 +109,24 @@ class Driver:
         names = [f"p{number:03}" for number in range(places)]
         hot = names[:HOT] * max(1, places // HOT)
         self._chooser = Chooser(seed, self._chance, [*names, *hot], reads=READS)
-        self._seen = {name: _Seen() for name in names}
+        self._begins = begins
+        self._seen = {
+            name: _Seen(life=lives[name], status="unknown") if lives.get(name) else _Seen()
+            for name in names
+        }
 
     def call(self) -> Call:
         """Make the next call."""
         operation = self._chooser.next()
         seen = self._seen[operation.session_id]
         operation = self._addressed(operation, seen)
-        begun, error, revision, status = self._now(), None, None, None
-        try:
-            session = perform(self._manager, operation)
-            revision, status = session.revision, str(session.status)
-        except RevisionConflictError as lost:
-            error, revision = type(lost).__name__, lost.found
-        except (TransitionError, SessionExistsError, SessionNotFoundError) as refused:
-            error = type(refused).__name__
-        ended = self._now()
-        seen.revision = revision
-        if status is not None or error == "SessionExistsError":
-            seen.status = status or "active"
-        return Call(
-            operation=operation,
-            begun=begun,
-            ended=ended,
-            revision=revision,
-            status=status,
-            error=error,
+        call = recorded(
+            operation, lambda: perform(self._manager, operation), self._now, self._begins
         )
+        seen.revision = call.revision
+        if call.status is not None or call.error == "SessionExistsError":
+            seen.status = call.status or "active"
+        return call
 
     def _addressed(self, operation: Operation, seen: _Seen) -> Operation:
         """Let an operation be on the life that a place has now, or begin a new one."""

@@ -9,12 +9,17 @@ what is wrong.
 - A write that was answered stands in the history once, at the revision that was answered.
 - What had returned before a call began is seen by it; what began after it returned is not.
 - A refusal is right in some state that the session had between the two.
+- A call that ended with no answer, because its caller was killed or cut off, may have taken effect
+  at any time after it began, or never; if it did, it did whole and once. One that ended with the
+  word that nothing was done has done nothing.
+- Steps that managers make by themselves, such as what is due or what a dead owner left, are made
+  by no call. Which ones these are has to be said; else there are none.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -26,6 +31,8 @@ from session_fsm.clock import instant_text
 
 IDLE_ENDS: Final = frozenset({"terminate", "fail"})
 """Verbs that only read a session which is on its way out already."""
+UNDONE: Final = frozenset({"FencedError", "StoreUnavailableError"})
+"""Errors that may be raised in any state, and say that nothing was done."""
 
 
 @attrs.frozen(kw_only=True)
@@ -40,6 +47,7 @@ class Call:
             named; None if another error was raised.
         status: The status of the session that was returned; None if an error was raised.
         error: The class of the error that was raised.
+        open: Whether nobody knows what came of it; `ended` counts for nothing then.
     """
 
     operation: Operation
@@ -48,21 +56,28 @@ class Call:
     revision: int | None = None
     status: str | None = None
     error: str | None = None
+    open: bool = False
 
     def __str__(self) -> str:
         made = self.operation
         asked = f"{made.verb} {made.argument}".strip()
         least = "" if made.expected is None else f" expecting {made.expected}"
         answer = self.error or f"revision {self.revision}, {self.status}"
+        answer = f"open, {self.error or 'killed'}" if self.open else answer
         return f"{made.tag} ({asked}{least}: {answer})"
 
 
-def check(calls: Iterable[Call], histories: Mapping[str, Sequence[SessionEvent]]) -> list[str]:
+def check(
+    calls: Iterable[Call],
+    histories: Mapping[str, Sequence[SessionEvent]],
+    by_itself: Callable[[SessionEvent], bool] = lambda _: False,
+) -> list[str]:
     """Hold all calls against the histories that they left.
 
     Args:
         calls: Every call that was made, in any order.
         histories: The events of each session, oldest first.
+        by_itself: Tells of the first step of a commit whether a manager may have made it by itself.
 
     Returns:
         What is wrong, each with its session; empty if nothing is.
@@ -73,15 +88,21 @@ def check(calls: Iterable[Call], histories: Mapping[str, Sequence[SessionEvent]]
     return [
         f"{session_id}: {fault}"
         for session_id, made in sorted(by_session.items())
-        for fault in _Session(histories.get(session_id, ()), made).faults()
+        for fault in _Session(histories.get(session_id, ()), made, by_itself).faults()
     ]
 
 
 class _Session:
     """One session: its history, and the calls that were made on it."""
 
-    def __init__(self, history: Sequence[SessionEvent], calls: Sequence[Call]) -> None:
+    def __init__(
+        self,
+        history: Sequence[SessionEvent],
+        calls: Sequence[Call],
+        by_itself: Callable[[SessionEvent], bool],
+    ) -> None:
         self._history = history
+        self._by_itself = by_itself
         self._calls = calls
         self._found: list[str] = []
         self._chain_of: dict[str, Chain] = {}
@@ -122,17 +143,28 @@ class _Session:
         answered = {
             call.revision: call
             for call in self._calls
-            if call.operation.verb in UNTAGGED and call.error is None
+            if call.operation.verb in UNTAGGED and call.error is None and not call.open
         }
+        # Of those that may have made the same step, the one that began first fits wherever another
+        # one does.
+        unanswered = sorted(
+            (call for call in self._calls if call.operation.verb in UNTAGGED and call.open),
+            key=lambda call: call.begun,
+        )
         for chain in chains(self._history):
-            call = answered.get(chain.last) if chain.tag is None else by_tag.get(chain.tag)
+            call = by_tag.get(chain.tag) if chain.tag is not None else answered.get(chain.last)
+            if call is None and chain.tag is None:
+                fitting = (each for each in unanswered if fits(each.operation, chain.anchor))
+                if (call := next(fitting, None)) is not None:
+                    unanswered.remove(call)
             where = f"revision {chain.first} ({chain.anchor.trigger or chain.anchor.kind})"
             if call is None:
-                self._found.append(f"{where} was made by nobody")
+                if chain.tag is not None or not self._by_itself(chain.events[0]):
+                    self._found.append(f"{where} was made by nobody")
                 continue
             if not fits(call.operation, chain.anchor):
                 self._found.append(f"{where} is not what {call} asked for")
-            if call.error is not None:
+            if call.error is not None and not call.open:
                 self._found.append(f"{where} was made by {call}, which was refused")
             if call.operation.tag in self._chain_of:
                 self._found.append(f"{where} was made by {call} once more")
@@ -146,7 +178,9 @@ class _Session:
 
     def _compare_answers(self) -> None:
         for call in self._calls:
-            if call.error is not None:
+            if call.open:
+                self._compare_expected(call)
+            if call.open or call.error is not None:
                 continue
             assert call.revision is not None
             operation, event = call.operation, self._event(call.revision)
@@ -161,8 +195,13 @@ class _Session:
                 self._found.append(f"{call}: it is not in the history")
             elif chain.last != call.revision:
                 self._found.append(f"{call}: it is there as revision {chain.last}")
-            elif operation.expected not in (None, chain.first - 1):
-                self._found.append(f"{call}: it came after revision {chain.first - 1}")
+            else:
+                self._compare_expected(call)
+
+    def _compare_expected(self, call: Call) -> None:
+        chain = self._chain_of.get(call.operation.tag)
+        if chain is not None and call.operation.expected not in (None, chain.first - 1):
+            self._found.append(f"{call}: it came after revision {chain.first - 1}")
 
     def _event(self, revision: int) -> SessionEvent | None:
         return self._history[revision - 1] if 0 < revision <= len(self._history) else None
@@ -176,19 +215,25 @@ class _Session:
     # --- the order in time ----------------------------------------------------------------
 
     def _compare_order(self) -> None:
-        told = sorted((call.ended, _told(call)) for call in self._calls)
+        told = sorted((call.ended, _told(call)) for call in self._calls if not call.open)
         ends = [ended for ended, _ in told]
         newest_told = [0, *accumulate((revision for _, revision in told), max)]
-        begun = list(accumulate((call.begun for call in self._made_by if call is not None), max))
+        # What nobody asked for may have been made as soon as what was there before it.
+        made = (0 if call is None else call.begun for call in self._made_by)
+        begun = list(accumulate(made, max))
         for call in self._calls:
             # Between its beginning and its end the session was at one revision after another.
             least = newest_told[bisect_left(ends, call.begun)]
             most = bisect_left(begun, call.ended)
+            chain = self._chain_of.get(call.operation.tag)
+            if call.open:
+                if chain is not None and chain.first <= least:
+                    self._found.append(f"{call}: revision {least} was told before it began")
+                continue
             if call.error is not None:
                 self._compare_refusal(call, least, most)
                 continue
             assert call.revision is not None
-            chain = self._chain_of.get(call.operation.tag)
             if chain is not None and chain.first <= least:
                 self._found.append(f"{call}: revision {least} was told before it began")
             if chain is None and call.revision < least:
@@ -203,6 +248,8 @@ class _Session:
     def _is_right(self, call: Call, revision: int) -> bool:
         """Tell whether a call is to be refused in this way at a revision."""
         operation = call.operation
+        if call.error in UNDONE:
+            return True
         if call.error == "SessionNotFoundError":
             return revision == 0 and operation.verb != "create"
         if call.error == "SessionExistsError":

@@ -21,7 +21,14 @@ from session_fsm import (
     StateInvalidError,
     TransitionError,
 )
-from session_fsm.aio import Child, ChildContext, ContextManager, SessionManager
+from session_fsm.aio import (
+    Child,
+    ChildContext,
+    ContextManager,
+    ProcessWorker,
+    RestartLimit,
+    SessionManager,
+)
 from session_fsm.aio.calls import GONE_THROUGH
 from session_fsm.clock import ManualClock
 
@@ -104,6 +111,10 @@ async def test_aio_contexts_do_what_a_context_does(clock: ManualClock, url: str)
         await context.get()
 
 
+async def _can_not_read(_: ChildContext) -> None:
+    raise CorruptRecordError(record="what it needs", problems=("it is broken",))
+
+
 @simulated
 async def test_aio_contexts_are_restored_before_the_session_is_ready(
     clock: ManualClock, url: str
@@ -122,10 +133,20 @@ async def test_aio_contexts_are_restored_before_the_session_is_ready(
             await manager.context("t").set_value("k", 1)
             head = await manager.table("t", "context").get("head")
             await manager.table("t", "context").put("head", {**head, "format": 99})
-            with pytest.raises(SessionStartError) as refused:
-                await manager.supervise("t", children)
-            assert isinstance(refused.value.__cause__, CorruptRecordError)
-            assert (await manager.get("t")).status == "terminated"
+            # It is not lost for that: another version may read it.
+            children = [Child("before", waits), *children]
+            for _ in range(2):
+                with pytest.raises(CorruptRecordError, match="format 99"):
+                    await manager.supervise("t", children)
+                session = await manager.get("t")
+                assert (session.status, session.worker) == ("active", None)
+                assert store.work_in("t") == ()
+            await manager.table("t", "context").put("head", head)
+            assert (await manager.supervise("t", children)).worker.alive
+            with pytest.raises(SessionStartError):
+                broken = Child("c", _can_not_read, signals_ready=True)
+                await manager.create("u", children=[broken])
+            assert (await manager.get("u")).status == "terminated"
     finally:
         store.close()
 
@@ -189,6 +210,69 @@ async def test_aio_messages_are_refused_by_a_full_inbox(clock: ManualClock) -> N
 
 
 @simulated
+async def test_aio_messages_skip_a_child_that_has_ended(clock: ManualClock) -> None:
+    """A child that has ended for good gets no message: the next one that takes some does."""
+    second = Reader()
+    second.may_read.set()
+
+    async def once(child: ChildContext) -> None:
+        async for _ in child.inbox:
+            return
+
+    async with opened(clock) as manager:
+        session = await manager.create("s", children=[Child("once", once), Child("agent", second)])
+        inbox = session.worker.inbox()
+        assert inbox is session.worker.inbox("once")
+        await manager.send_message("s", "user", "one")
+        while session.worker.children[0].alive:
+            await asyncio.sleep(1)
+        assert inbox.closed
+        for number in range(1000):
+            inbox.deliver(number)
+        assert len(inbox) == 0
+        await manager.send_message("s", "user", "two")
+        await second.heard.wait()
+        assert [each.content for each in second.read] == ["two"]
+
+
+@simulated
+async def test_aio_messages_wait_for_a_child_that_is_restarted(clock: ManualClock) -> None:
+    """What is sent while a child waits for its restart is there for its next run."""
+    reader, runs = Reader(), 0
+    reader.may_read.set()
+
+    async def fails_first(child: ChildContext) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ValueError
+        await reader(child)
+
+    async with opened(clock) as manager:
+        session = await manager.create(
+            "s",
+            children=[Child("agent", fails_first), Child("other", Reader())],
+            restarts=RestartLimit(backoff_seconds=5),
+        )
+        await asyncio.sleep(1)
+        assert not session.worker.children[0].alive
+        await manager.send_message("s", "user", "hello")
+        await reader.heard.wait()
+        assert [each.content for each in reader.read] == ["hello"]
+
+
+def test_aio_messages_are_for_those_who_read_them() -> None:
+    """A process reads no inbox, a function does, unless the child says otherwise."""
+    process = ProcessWorker(["cat"])
+    assert [
+        Child("c", process).reads_inbox,
+        Child("c", process, takes_messages=True).reads_inbox,
+        Child("c", waits).reads_inbox,
+        Child("c", waits, takes_messages=False).reads_inbox,
+    ] == [False, True, True, False]
+
+
+@simulated
 async def test_aio_messages_sent_at_once_all_arrive(clock: ManualClock) -> None:
     """Whoever found room in the inbox gets the message through, though others were faster."""
     reader = Reader()
@@ -229,3 +313,31 @@ async def test_aio_messages_that_are_durable_are_handed_on() -> None:
         assert caught.value.__notes__ == [GONE_THROUGH]
         assert len(session.worker.inbox()) == len(await manager.context("s").history()) == 1
         reader.may_read.set()
+
+
+@simulated
+async def test_aio_messages_of_a_batch_get_to_the_worker(clock: ManualClock, url: str) -> None:
+    """What is sent in a batch is in the inbox when the batch has been awaited; not if undone."""
+    async with opened(clock, store=url) as manager:
+        session = await manager.create("s", children=[Child("agent", Reader())])
+        inbox = session.worker.inbox()
+
+        def send(inner: session_fsm.SessionManager) -> None:
+            for number in range(2):
+                inner.send_message("s", "user", str(number))
+            assert len(inbox) == 0
+
+        def fail(inner: session_fsm.SessionManager) -> None:
+            send(inner)
+            raise KeyError("undone")
+
+        with pytest.raises(KeyError):
+            await manager.batch(fail)
+        assert len(inbox) == 0
+        await manager.batch(send)
+        assert [each.content for each in inbox._waiting] == ["0", "1"]
+        for number in range(998):
+            inbox.put(number)
+        with pytest.raises(InboxFullError):
+            await manager.batch(send)
+        assert len(await manager.context("s").history()) == 2

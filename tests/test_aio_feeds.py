@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from managing import House, seconds
+from managing import HookedMemory, House, await_event, once, seconds
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from supervised import opened, simulated, waits
+from supervised import in_real_time, opened, simulated, waits
 
 import session_fsm
 from session_fsm import (
@@ -60,8 +61,10 @@ async def _begun(
     events: AsyncIterator[PositionedEvent], number: int, manager: SessionManager
 ) -> asyncio.Task[list[tuple[str, int]]]:
     """Return a task that reads events and waits for the first one."""
+    following = manager._desk.following
+    waiting = len(following._polls)
     task = asyncio.create_task(told(events, number))
-    while not manager._desk.inner._core.bell.any:
+    while len(following._polls) == waiting:
         await asyncio.sleep(0.01)
     return task
 
@@ -198,6 +201,91 @@ async def test_aio_feeds_are_read_slowly_by_nobodys_cost(clock: ManualClock, url
             await manager.fire("a", "touch")
         assert clock.now() - since < seconds(1)
         assert await told(feed, 301) == [("a", n) for n in range(2, 303)]
+
+
+FOLLOWERS = 200
+
+
+@simulated
+async def test_aio_feeds_of_many_cost_whoever_commits_nothing(clock: ManualClock) -> None:
+    """A commit wakes whoever follows its session, or all; while nothing happens nobody reads."""
+    store = HookedMemory(SESSION_LIFECYCLE)
+    async with opened(clock, store=store) as manager:
+        with session_fsm.SessionManager(store, clock=clock) as other:
+            ids = [f"s{number}" for number in range(FOLLOWERS)]
+            for session_id in ids:
+                await manager.create(session_id, config={"timeout_minutes": None})
+            tasks = {each: await _begun(manager.events(each), 1, manager) for each in ids}
+            everything = await _begun(manager.events(), 3, manager)
+
+            async def reads(seconds: float) -> int:
+                before = store.calls["feed"]
+                await asyncio.sleep(seconds)
+                return store.calls["feed"] - before
+
+            await reads(1)
+            assert await reads(10) in (50, 51)  # five a second, however many follow
+            await manager.touch("s0")
+            other.touch("s1")
+            await manager.fire("s2", "touch")
+            # Two or three looks; a few reads of those four that were woken, or none of theirs yet.
+            assert await reads(0.5) < 20
+            assert await tasks["s0"] == [("s0", 3)]
+            assert await tasks["s1"] == [("s1", 3)]
+            assert await everything == [("s0", 3), ("s1", 3), ("s2", 3)]
+            assert await tasks["s2"] == [("s2", 3)]
+            assert sum(task.done() for task in tasks.values()) == 3
+            # What others did to more sessions than are looked at wakes everybody, and nobody misses
+            # anything.
+            for session_id in ids[3:] * 2:
+                other.touch(session_id)
+            for session_id in ids[3:]:
+                assert await tasks[session_id] == [(session_id, 3)]
+            assert store.calls["feed"] - len(ids) < 8 * FOLLOWERS
+
+
+@in_real_time
+async def test_aio_feeds_never_keep_a_verb_waiting() -> None:
+    """While all threads for feeds are held up in the store, verbs are made as ever."""
+    store, go_on = HookedMemory(SESSION_LIFECYCLE), threading.Event()
+    async with SessionManager(store, max_threads=1) as manager:
+        await manager.create("a")
+        store.before["feed"] = lambda *_: await_event(go_on)
+        feeds = [asyncio.create_task(told(manager.events(after=0), 2)) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert (await manager.touch("a")).revision == 3
+        assert not any(feed.done() for feed in feeds)
+        go_on.set()
+        for feed in feeds:
+            assert await feed == [("a", 1), ("a", 2)]
+
+
+@simulated
+async def test_aio_feeds_are_told_of_others_though_all_tasks_are_cancelled(
+    clock: ManualClock,
+) -> None:
+    """Whoever cancels every task there is has not ended the looks for what others did."""
+    store, loop = HookedMemory(SESSION_LIFECYCLE), asyncio.get_running_loop()
+    done: list[bool] = []
+    async with opened(clock, store=store) as manager:
+        cancelled = threading.Event()
+
+        def cancel() -> None:
+            done.extend(look.cancel() for look in manager._desk.following._looks._tasks)
+            cancelled.set()
+
+        def in_a_look(*_: object) -> None:
+            loop.call_soon_threadsafe(cancel)
+            await_event(cancelled)
+
+        with session_fsm.SessionManager(store, clock=clock) as other:
+            task = await _begun(manager.events(), 1, manager)
+            await asyncio.sleep(1)
+            store.before["feed"] = once(in_a_look)
+            await asyncio.sleep(1)
+            assert done == [True]
+            other.create("a")
+            assert await task == [("a", 1)]
 
 
 # --- hooks and instruments ------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,33 @@ async def test_aio_manager_start_may_return_nothing_or_fail(clock: ManualClock) 
         assert await manager.find("c") is None
 
 
+STOPS: dict[str, Callable[[SessionManager, Any], Awaitable[object]]] = {
+    "update": lambda manager, stops: manager.update("s", metadata=stops),
+    "batch": lambda manager, stops: manager.batch(stops),
+    "change": lambda manager, stops: manager.context("s").change(stops),
+    "counter": lambda manager, stops: manager.context("s").build_context(
+        counter=stops, max_tokens=9
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", STOPS)
+@in_real_time
+async def test_aio_manager_survives_a_function_that_stops_an_iteration(verb: str) -> None:
+    """A function that raises `StopIteration`, which no future can hold, fails its verb alone."""
+
+    def stops(_: object) -> Any:
+        raise StopIteration("nothing left")
+
+    async with SessionManager() as manager:
+        await manager.create("s")
+        await manager.context("s").add_message("user", "hello")
+        with pytest.raises(RuntimeError) as caught:
+            await asyncio.wait_for(STOPS[verb](manager, stops), 5)
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert (await manager.get("s")).status == "active"
+
+
 # --- tasks ----------------------------------------------------------------------------------
 
 
@@ -409,6 +437,42 @@ async def test_aio_manager_task_is_cancelled_with_its_session(clock: ManualClock
 
 
 @simulated
+async def test_aio_manager_task_that_is_dropped_at_once_is_cancelled(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is dropped while its begin is on the way back to the loop is not worked on."""
+    async with opened(clock) as manager:
+        await manager.create("s")
+        await manager.begin_task("s", "earlier")
+        await manager.end_task("s", "earlier")  # which is no end of the one that comes
+        inner = manager._desk.inner
+        begin_task, begun, go_on = inner.begin_task, asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def slow(*arguments: Any, **options: Any) -> Session:
+            session: Session = begin_task(*arguments, **options)
+            loop.call_soon_threadsafe(begun.set)
+            await_event(go_on)
+            return session
+
+        async def work(session_id: str) -> None:
+            async with manager.task(session_id, "build"):
+                await asyncio.sleep(1000)
+
+        monkeypatch.setattr(inner, "begin_task", slow)
+        working = asyncio.ensure_future(work("s"))
+        await begun.wait()
+        await manager.fail("s", "boom")
+        go_on.set()
+        with pytest.raises(TaskDroppedError, match="boom"):
+            await working
+        assert clock.now() - START < seconds(2)
+        with pytest.raises(TransitionError):
+            await work("s")
+        assert not manager._desk.listening._listeners
+
+
+@simulated
 async def test_aio_manager_task_that_outlives_the_stop_is_cancelled(clock: ManualClock) -> None:
     """A task that is still worked on when the grace of a stop is over is dropped, and cancelled."""
     async with opened(clock, stop_grace_seconds=5) as manager:
@@ -445,6 +509,15 @@ async def test_aio_manager_task_keeps_the_fault_of_its_block(clock: ManualClock)
         await manager.fail("s", "boom")
         with pytest.raises(KeyError, match="own"):
             await working
+
+
+def raising(fault: BaseException) -> Callable[[object], None]:
+    """Return a hook that raises."""
+
+    def hook(_: object) -> None:
+        raise fault
+
+    return hook
 
 
 # --- subscribers ----------------------------------------------------------------------------
@@ -485,6 +558,11 @@ async def test_aio_manager_subscribers_harm_nobody(
         await manager.create("s")
         assert [each.revision for each in heard] == [1, 2]
         assert "a subscriber failed" in caplog.text
+        for fault in (SystemExit(3), asyncio.CancelledError(), GeneratorExit()):
+            manager.on_enter("idle", raising(fault))
+        assert (await manager.fire("s", "go_idle")).status == "idle"
+        assert (await manager.fire("s", "resume")).status == "active"
+        assert [each.revision for each in heard] == [1, 2, 3, 4]
 
         async def awaited(_: SessionEvent) -> None: ...
 
@@ -511,6 +589,22 @@ async def test_aio_manager_sweeps_when_the_deadline_has_come(clock: ManualClock,
             minutes(number) <= each < minutes(number) + seconds(1)
             for number, each in zip((3, 5, 7), at, strict=True)
         )
+
+
+@simulated
+async def test_aio_manager_sweeps_on_though_all_tasks_are_cancelled(clock: ManualClock) -> None:
+    """Whoever cancels every task there is has not ended the sweeper; closing does."""
+    async with opened(clock) as manager:
+        await manager.create("s", config={"timeout_minutes": 10})
+        for _ in range(3):
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(1)
+        await asyncio.sleep(660)
+        assert (await manager.get("s")).status == "terminated"
+        [sweeping] = manager._desk._lasting
+    assert sweeping.cancelled()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @simulated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import sys
@@ -277,6 +278,63 @@ async def test_supervisor_restart_that_is_never_ready_is_a_failure(clock: Manual
         await watch.ended("s")
         assert runs == 3
         assert "was not ready in time" in str((await manager.get("s")).state.error)
+
+
+@simulated
+async def test_supervisor_restarted_child_that_ignores_all_fails_the_session(
+    clock: ManualClock,
+) -> None:
+    """A restarted child that is never ready and can't be cancelled ends the session, named."""
+    stubborn, runs = Stubborn(), 0
+
+    async def hangs_later(child: ChildContext) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            child.ready()
+            raise ValueError
+        await stubborn(child)
+
+    async with opened(clock, start_grace_seconds=20, stop_grace_seconds=10) as manager:
+        watch = Watch(manager)
+        children = [Child("c", hangs_later, signals_ready=True), Child("d", waits)]
+        await manager.create("s", config=NEVER, children=children)
+        worker = supervisor_of((await manager.get("s")).worker)
+        await watch.ended("s")
+        assert seconds(21) <= clock.now() - START < seconds(22)
+        session = await manager.get("s")
+        await asyncio.sleep(10)
+        stubborn.let_go()
+    told = "was not ready in time, and did not end when it was cancelled"
+    assert session.state.error == f"child 'c' failed: {told}, after 1 restarts"
+    assert worker.abandoned == ("c",)
+    [left] = (task for task in asyncio.all_tasks() if task.get_name() == "s/c")
+    left.cancel()
+    await asyncio.wait((left,))
+
+
+@simulated
+async def test_supervisor_restarted_child_that_is_ready_late_lives(clock: ManualClock) -> None:
+    """One that ignores its cancellation, and is ready a moment later, is as good as any."""
+    runs = 0
+
+    async def late(child: ChildContext) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            child.ready()
+            raise ValueError
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        child.ready()
+        await child.stopping.wait()
+
+    async with opened(clock, start_grace_seconds=20, stop_grace_seconds=10) as manager:
+        await manager.create("s", config=NEVER, children=[Child("c", late, signals_ready=True)])
+        await asyncio.sleep(100)
+        session = await manager.get("s")
+        assert (session.status, runs) == ("active", 2)
+        assert supervisor_of(session.worker).children[0].alive
 
 
 @simulated

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -351,7 +352,12 @@ def test_benchmarks_refuse_a_store_that_is_not_whole(tmp_path: Path) -> None:
 def test_benchmarks_scale_verbs_do_what_they_time(tmp_path: Path) -> None:
     """Each verb works turn after turn; sessions planted for the sweep leave no trace in counts."""
     [path] = scale_stores.filled(tmp_path, (100,)).values()
-    store = scale_verbs.Store(path, 100, moves=40)
+    store = scale_verbs.Store(
+        scale_stores.url_of(path),
+        100,
+        moves=40,
+        warm=partial(scale_verbs.read_through, path),
+    )
     for _ in range(2):
         turns = {verb: turn() for verb, turn in store.verbs().items()}
         assert [verb for verb, turn in turns.items() if not turn.moves or turn.seconds <= 0] == []

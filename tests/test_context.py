@@ -172,6 +172,26 @@ def test_context_keeps_a_result_of_an_old_call() -> None:
     assert [entry.number for entry in context.history] == [1, 3, 4, 5, 6]
 
 
+def test_context_drops_calls_that_wait_behind_all_that_was_said() -> None:
+    """However much is said while a tool works, its result is taken; instructions go last."""
+    context = SessionContext(limits=SMALL).with_messages([said("system"), called("a")])
+    for number in range(20):
+        context = context.with_messages([said("user", str(number))])
+    assert [entry.number for entry in context.history] == [1, 2, 20, 21, 22]
+    answered = context.with_messages([result("a")])
+    assert [entry.number for entry in answered.history] == [1, 2, 21, 22, 23]
+    # Now it is as old as any other, and goes with its call.
+    assert [entry.number for entry in answered.with_messages([said("user")]).history] == [
+        1,
+        21,
+        22,
+        24,
+    ]
+    for name in "bcdefgh":
+        context = context.with_messages([called(name)])
+    assert [entry.number for entry in context.history] == [1, 26, 27, 28, 29]
+
+
 @given(st.lists(OPERATIONS, max_size=20))
 def test_context_is_as_a_naive_one(operations: list[tuple[Any, ...]]) -> None:
     """After any operations a context holds what plain lists and dicts would hold."""

@@ -10,12 +10,15 @@ import pytest
 from managing import House, minutes
 
 from session_fsm import (
+    Attempt,
     ContextLimits,
     CorruptRecordError,
     GuardRejectedError,
     InvalidTransitionError,
     ItemNotFoundError,
     Keyring,
+    Lifecycle,
+    Row,
     SessionContext,
     SessionManager,
     SessionNotFoundError,
@@ -23,6 +26,7 @@ from session_fsm import (
     ToolCall,
     TransitionError,
     generate_key,
+    guard,
 )
 from session_fsm.contexts import MAX_RECENT_CONTEXTS, TABLE
 from session_fsm.stores import SqliteStore
@@ -266,6 +270,58 @@ def test_messages_of_conversations_under_way_are_not_counted(manager: SessionMan
     assert manager.send_message("one", "user", "hello").state.conversation_count == 1
 
 
+@guard("the session is muted")
+def _is_not_muted(attempt: Attempt) -> bool:
+    return not attempt.state.metadata.get("muted")
+
+
+@guard("there is room for two", asks_for_room=True)
+def _has_room(attempt: Attempt) -> bool:
+    return attempt.state.conversation_count < 2
+
+
+def _one_more(attempt: Attempt) -> dict[str, int]:
+    return {"conversation_count": attempt.state.conversation_count + 1}
+
+
+CHAT = Lifecycle(
+    ("open", "quiet", "shut"),
+    "open",
+    [
+        Row("talk", "open", None, guards=(_is_not_muted, _has_room), effect=_one_more),
+        Row("stir", "quiet", "open"),
+        Row("calm", "open", "quiet"),
+        Row("note", ("open", "quiet"), None, effect=lambda a: a.arguments, optional="metadata"),
+        Row("close", ("open", "quiet"), "shut", ending=True),
+    ],
+    roles={"count": "talk", "wake": "stir", "update": "note"},
+    name="chat",
+)
+"""A lifecycle in which nobody is noted to be there."""
+
+
+def test_messages_obey_the_guards_of_the_lifecycle(house: House) -> None:
+    """What speaks against a conversation speaks against what is said, but for lack of room."""
+    manager = house.open(lifecycle=CHAT)
+    manager.create("a", config={"max_conversations": 1})
+    for _ in range(2):
+        manager.start_conversation("a")
+    with pytest.raises(GuardRejectedError, match="room for two"):
+        manager.start_conversation("a")
+    before = manager.get("a")
+    assert manager.send_message("a", "user", "hello") == before  # no step is made of it
+    manager.fire("a", "calm")
+    assert manager.send_message("a", "user", "are you there").status == "open"
+    manager.update("a", metadata={"muted": True})
+    manager.fire("a", "calm")
+    before = manager.get("a")
+    with pytest.raises(GuardRejectedError, match="muted") as refused:
+        manager.send_message("a", "user", "still there")
+    assert refused.value.refusal.trigger == "talk"
+    assert manager.get("a") == before
+    assert len(manager.context("a").history()) == 2
+
+
 def test_messages_that_are_none_change_nothing(manager: SessionManager) -> None:
     """What can't be said leaves the session asleep, and its context as it was."""
     manager.transition("s", "idle")
@@ -294,3 +350,21 @@ def test_messages_are_written_with_the_wake(house: House, manager: SessionManage
     manager.send_message("s", "user", "second")
     assert [each.content for each in manager.context("s").history()][-2:] == ["first", "second"]
     assert manager.get("s").status == "active"
+
+
+def test_messages_of_a_batch_are_handed_on_when_it_is_durable(manager: SessionManager) -> None:
+    """Inside a batch the inbox hears nothing, after it all in order, and never of an undone one."""
+    worker = manager.create("w", start=lambda _: Worker()).worker
+    with pytest.raises(RuntimeError, match="undone"), manager.batch():
+        manager.send_message("w", "user", "never")
+        raise RuntimeError("undone")
+    assert worker.inbox.empty()
+    told: list[int] = []
+    manager.subscribe(lambda _: told.append(worker.inbox.qsize()))
+    with manager.batch():
+        for content in ("first", "second"):
+            manager.send_message("w", "user", content)
+        assert worker.inbox.empty()
+    assert told == [0, 0]  # who is subscribed hears of it before, as without a batch
+    assert [worker.inbox.get_nowait().content for _ in range(2)] == ["first", "second"]
+    assert [each.content for each in manager.context("w").history()] == ["first", "second"]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from managing import PATIENCE_SECONDS, begin, end
 from processes import ROOT
 
 from session_fsm import SessionManager
+from session_fsm.clock import SYSTEM_CLOCK, ManualClock
 
 
 class Server:
@@ -127,3 +129,41 @@ def test_example_chat_survives_a_kill(server: Server, tmp_path: Path) -> None:
     with SessionManager(f"sqlite:///{tmp_path}/chats.db") as manager:
         assert manager.verify().ok
         assert manager.counts()["idle"] == 5
+
+
+def test_example_chat_starts_after_a_long_time(server: Server, tmp_path: Path) -> None:
+    """What has expired while nobody was there ends when it starts; the others are gone on with."""
+    clock = ManualClock(SYSTEM_CLOCK.now() - timedelta(hours=2))
+    with SessionManager(f"sqlite:///{tmp_path}/chats.db", clock=clock) as manager:
+        for session_id, minutes in (("old", 30), ("working", 30), ("patient", None)):
+            manager.create(session_id, config={"timeout_minutes": minutes})
+            manager.send_message(session_id, "user", "Hello")
+        manager.begin_task("working", "turn-1")  # no time-out runs until its owner is seen dead
+        manager.fire("old", "go_idle")
+    server.start()
+    assert len(server.ask("GET", "/chats/patient?messages=2")[1]["messages"]) == 2
+    assert server.ask("GET", "/chats/old")[1]["status"] == "terminated"
+    assert server.ask("POST", "/chats/old", {"text": "And now"})[0] == 409
+    assert len(server.ask("GET", "/chats/working?messages=2")[1]["messages"]) == 2
+    assert server.stop() in (0, -signal.SIGTERM)
+
+
+def test_example_chat_starts_though_one_conversation_is_broken(
+    server: Server, tmp_path: Path
+) -> None:
+    """A conversation that can't be read is refused; it keeps none of the others from going on."""
+    url = f"sqlite:///{tmp_path}/chats.db"
+    with SessionManager(url) as manager:
+        for session_id in ("a", "broken", "c"):
+            manager.create(session_id)
+            manager.send_message(session_id, "user", "Hello")
+        head = manager.table("broken", "context")
+        head.put("head", {**head.get("head"), "format": 99})
+    server.start()
+    for session_id in ("a", "c"):
+        told = server.ask("GET", f"/chats/{session_id}?messages=2")[1]
+        assert texts(told) == ["Hello", "Hello? That is your question 1."]
+    assert server.ask("GET", "/chats/broken")[0] == 503
+    assert server.stop() in (0, -signal.SIGTERM)
+    with SessionManager(url) as manager:
+        assert manager.get("broken").status == "active"  # for whoever can read it

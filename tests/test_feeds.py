@@ -325,6 +325,60 @@ def test_feeds_leave_out_sessions_of_other_lifecycles(tmp_path: Path) -> None:
         assert ours.read_events(session_id="b") == FeedPage((), 6)
 
 
+def test_feeds_leave_out_what_other_lifecycles_purged(tmp_path: Path) -> None:
+    """A tombstone is told to those of its lifecycle, though its id lives on in another one."""
+    clock, url = ManualClock(START), f"sqlite:///{tmp_path / 'a.db'}"
+    lifecycle = SESSION_LIFECYCLE.without("touch", name="other: [*]")
+    with (
+        SessionManager(url, clock=clock) as ours,
+        SessionManager(url, lifecycle=lifecycle, clock=clock) as theirs,
+    ):
+        ours.create("a")
+        theirs.create("b")
+        theirs.terminate("b")
+        clock.advance(1)
+        start = ours.position()
+        assert theirs.purge(ended_before=clock.now()) == 1
+        ours.touch("a")
+        assert told(ours.read_events(start)) == [("a", 3)]
+        assert told(ours.read_events(start, "b")) == []
+        assert told(theirs.read_events(start)) == [("b", 5)]
+        ours.create("b")
+        assert told(ours.read_events(start)) == [("a", 3), ("b", 6), ("b", 7)]
+        assert told(theirs.read_events(start)) == [("b", 5)]
+        purge(ours, clock, "b")
+        assert told(ours.read_events(-start)) == [("a", 3), ("b", 10)]
+        assert told(theirs.read_events(-start)) == []
+
+
+def test_feeds_keep_nothing_of_what_was_purged_but_tombstones(tmp_path: Path) -> None:
+    """That events of a purged session are missing is told by its tombstone: no mark is left."""
+    clock, url = ManualClock(START), f"sqlite:///{tmp_path / 'a.db'}"
+    with SessionManager(url, clock=clock) as manager:
+        manager.create("kept")
+        for session_id in ("a", "b"):
+            manager.create(session_id)
+            manager.touch(session_id)
+        manager.compact("a", keep=1)
+        last = manager.read_events(session_id="a").position
+        assert len(manager.store.marks("feed/")) == 2
+        manager.touch("a")
+        place = manager.position("a")
+        purge(manager, clock, "a", "b")
+        assert [name for name, _ in manager.store.marks("feed/")] == ["feed/removed"]
+        for after in (1, last, place):
+            with pytest.raises(FeedGapError):
+                manager.read_events(after, "a")
+        manager.create("a")
+        with pytest.raises(FeedGapError):
+            manager.read_events(place, "a")
+        [stone, *_] = manager.read_events(-place, "a")
+        assert (stone.event.kind, told(manager.read_events(stone.position, "a"))) == (
+            "purged",
+            [("a", 8), ("a", 9)],
+        )
+
+
 def test_feeds_of_encrypted_sessions(tmp_path: Path) -> None:
     """With the key events are told in the clear; without it, up to the first that needs it."""
     path = write_two(tmp_path / "a.db")

@@ -9,9 +9,18 @@ from collections.abc import Iterator
 from itertools import islice
 
 import pytest
-from managing import PATIENCE_SECONDS, House, Recorder, begin, end, wait_until
+from managing import (
+    PATIENCE_SECONDS,
+    START,
+    HookedMemory,
+    House,
+    Recorder,
+    begin,
+    end,
+    wait_until,
+)
 
-from session_fsm import ManagerClosedError, PositionedEvent, SessionManager
+from session_fsm import CorruptRecordError, ManagerClosedError, PositionedEvent, SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.records import StoredStep
@@ -74,9 +83,9 @@ def test_feeds_followed_tell_what_this_manager_commits(
     waiting = begin(told, manager.events("b", after=6), 1)
     clock.await_wait()
     manager.fire("a", "resume")
-    clock.await_wait()  # that was none of its own
     manager.touch("b")
     assert end(waiting) == [[("b", 3)]]
+    assert not clock.waits.acquire(blocking=False)  # it was not woken by what was none of its own
     assert not manager._core.bell.any  # nobody waits any longer
 
 
@@ -206,3 +215,38 @@ def test_feeds_followed_wake_whoever_waits_only(
     manager.touch("a")
     assert end(*feeds) == [[("a", 1), ("a", 2), ("a", 3)]] * 3
     assert recorder.told == [("a", 1), ("a", 2), ("a", 3)]
+
+
+def test_feeds_followed_by_many_look_in_turns() -> None:
+    """Once in their interval it is looked for all; an event that can't be read wakes them all."""
+    clock, store = WatchedClock(ManualClock(START)), HookedMemory()
+    with SessionManager(store, clock=clock) as manager, SessionManager(store, clock=clock) as other:
+        ids = [f"s{number}" for number in range(20)]
+        for session_id in ids:
+            manager.create(session_id)
+        waiting = {each: begin(told, manager.events(each, poll_seconds=5), 1) for each in ids}
+        for _ in ids:
+            clock.await_wait()
+        read = store.calls["feed"]
+        for _ in range(3):
+            clock.advance(5)
+            for _ in ids:
+                clock.await_wait()
+        assert store.calls["feed"] == read + 3
+        other.touch("s0")
+        clock.advance(5)
+        assert end(waiting.pop("s0")) == [[("s0", 3)]]
+        for _ in ids[1:]:
+            clock.await_wait()
+        assert store.calls["feed"] == read + 5
+
+        def broken(_: int, limit: int, session_id: str | None = None) -> None:
+            if limit and session_id is None:
+                raise CorruptRecordError(record="event", problems=("broken",))
+
+        store.before["feed"] = broken
+        for session_id in ids[1:]:
+            other.touch(session_id)
+        clock.advance(5)
+        for session_id, found in waiting.items():
+            assert end(found) == [[(session_id, 3)]]

@@ -246,7 +246,71 @@ def conflict_with_nothing(told: Told) -> None:
     )
 
 
+def make_what_was_not_done(told: Told) -> None:
+    """Make a step, and tell that nothing was done."""
+    told.put(UPDATE, error="FencedError", revision=None, status=None)
+
+
+def leave_open(told: Told, made: Operation, **changes: Any) -> None:
+    """Have the caller of an operation never learn what came of it."""
+    told.put(made, revision=None, status=None, open=True, ended=0, **changes)
+
+
+def make_an_open_one_into_the_past(told: Told) -> None:
+    """Make what nobody was told of before what had returned when it began."""
+    leave_open(told, BEGIN, begun=45)
+
+
+def make_an_untagged_one_into_the_past(told: Told) -> None:
+    """Have a step that carries no tag been made by nobody but one who began after it was seen."""
+    leave_open(told, TOUCH, begun=65)
+
+
+def make_an_open_one_twice(told: Told) -> None:
+    """Make what nobody was told of twice."""
+    make_it_twice(told)
+    leave_open(told, UPDATE)
+
+
+def make_half_of_an_open_one(told: Told) -> None:
+    """Make half of what nobody was told of."""
+    make_half_of_it(told)
+    leave_open(told, END)
+
+
+def make_another_than_the_open_one(told: Told) -> None:
+    """Make a step that carries no tag, where another one was asked for."""
+    leave_open(told, TOUCH, operation=attrs.evolve(TOUCH, verb="start_conversation"))
+
+
+def overtake_what_an_open_one_expected(told: Told) -> None:
+    """Make what nobody was told of, although the expected revision was gone."""
+    leave_open(told, UPDATE, operation=attrs.evolve(UPDATE, expected=4))
+
+
+def make_one_open_call_of_two_steps(told: Told) -> None:
+    """Have two steps that carry no tag, and one call that was left open."""
+    leave_open(told, TOUCH)
+    again = attrs.evolve(told.history[-1], revision=8)
+    told.history.append(again)
+
+
+def read_what_was_open_and_not_begun(told: Told) -> None:
+    """Read a step of a call that was left open before it began."""
+    leave_open(told, TOUCH, begun=100)
+    told.put(REST, begun=110, ended=119)
+
+
 FAULTS: dict[Callable[[Told], None], str] = {
+    make_what_was_not_done: "which was refused",
+    make_an_open_one_into_the_past: "was told before it began",
+    make_an_untagged_one_into_the_past: "was told before it began",
+    make_an_open_one_twice: "once more",
+    make_half_of_an_open_one: "it did not rest after its last task",
+    make_another_than_the_open_one: "revision 7 (touch) was made by nobody",
+    overtake_what_an_open_one_expected: "it came after revision 5",
+    make_one_open_call_of_two_steps: "revision 8 (touch) was made by nobody",
+    read_what_was_open_and_not_begun: "nobody had begun revision 7 when it returned",
     lose_a_revision: "revision 5 stands at place 4",
     leave_another_status: "revision 6 leaves active in idle",
     take_no_row: "revision 5 (resume) is no row of the table",
@@ -287,3 +351,34 @@ def test_linearizability_of_a_call_that_is_written_and_read(told: Told) -> None:
     """A call that goes through a file is the same call."""
     for call in told.calls.values():
         assert read(written(call)) == call
+
+
+def test_linearizability_of_what_is_open(told: Told) -> None:
+    """What nobody was told of may be there, at any later time, or not."""
+    leave_open(told, UPDATE)
+    leave_open(told, TOUCH, begun=5)
+    leave_open(told, END, begun=1, error="StoreUnavailableError")
+    never = attrs.evolve(told.calls["op:4"], operation=attrs.evolve(UPDATE, tag="op:8"))
+    told.calls["op:8"] = never
+    touched = attrs.evolve(told.calls["op:5"], operation=attrs.evolve(TOUCH, tag="op:9"), begun=1)
+    told.calls["op:9"] = touched
+    assert told.faults() == []
+
+
+def test_linearizability_of_what_was_not_done(told: Told) -> None:
+    """That nothing was done may be told in any state."""
+    for tag, error in (("op:8", "FencedError"), ("op:9", "StoreUnavailableError")):
+        operation = attrs.evolve(UPDATE, tag=tag, expected=None)
+        told.calls[tag] = Call(operation=operation, begun=33, ended=34, error=error)
+    assert told.faults() == []
+
+
+def test_linearizability_of_what_managers_do(told: Told) -> None:
+    """A step that was made by no call is none of anybody's, if a manager may have made it."""
+    told.event(4, reason="dropped: its owner died")
+    del told.calls["op:3"]
+    left = {SESSION: told.history}
+    assert check(told.calls.values(), left, lambda event: event.trigger == "end_task") == []
+    assert "was made by nobody" in " ".join(check(told.calls.values(), left))
+    others = check(told.calls.values(), left, lambda event: event.trigger == "go_idle")
+    assert "was made by nobody" in " ".join(others)

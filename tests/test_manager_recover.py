@@ -22,7 +22,7 @@ from managing import (
     work_left,
 )
 
-from session_fsm import RecoveryReport, SessionManager
+from session_fsm import RecoveryReport, SessionManager, StoreUnavailableError
 from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
@@ -267,6 +267,27 @@ def test_manager_recover_past_a_bad_session(house: House) -> None:
     assert [session_id for session_id, _ in report.failed] == ["b"]
     store.before.clear()
     assert manager.recover().dropped_tasks == ("b",)
+
+
+def test_manager_recover_goes_on_with_what_it_took_over(house: House) -> None:
+    """What was taken over and could not be recovered, for want of the store, is so later."""
+    dead = house.open()
+    for session_id in ("a", "b", "c"):
+        dead.create(session_id)
+        dead.begin_task(session_id, "t")
+    dead.close()
+    store = house.store()
+    manager = house.open(store=store)
+
+    def cut_off(*_: object) -> None:
+        raise StoreUnavailableError(problem="cut off")
+
+    store.before.update(commit=once(cut_off), give_back=once(cut_off))
+    with pytest.raises(StoreUnavailableError):
+        manager.recover()
+    assert manager.recover().dropped_tasks == ("t", "t", "t")
+    assert {manager.get(each).status for each in ("a", "b", "c")} == {"idle"}
+    assert work_left(manager, "a") == set()
 
 
 def test_manager_recover_lets_go_while_a_task_ends(house: House) -> None:

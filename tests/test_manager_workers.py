@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from managing import (
+    PATIENCE_SECONDS,
     START,
     House,
     RemoteManager,
@@ -179,6 +180,39 @@ def test_manager_workers_interrupted_while_they_stop(manager: SessionManager) ->
     assert manager.get("a").status == "terminating"
     manager.sweep()
     assert manager.get("a").status == "terminated"
+    assert worker.stops == 1
+
+
+def test_manager_workers_of_a_lapsed_owner_stop_at_the_same_time(manager: SessionManager) -> None:
+    """No worker of an owner who is counted as dead runs on because another one takes long."""
+    all_of_them = threading.Barrier(3, timeout=PATIENCE_SECONDS)
+    workers = [Worker(all_of_them.wait) for _ in range(3)]
+    for number, worker in enumerate(workers):
+        with_worker(manager, f"s{number}", worker)
+    manager._lapsed()
+    assert [worker.stops for worker in workers] == [1, 1, 1]
+    assert not all_of_them.broken
+
+
+@pytest.mark.parametrize("way", ["create", "recover"])
+def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> None:
+    """What was started while its owner came to be counted as dead is stopped, and not claimed."""
+    if way == "recover":
+        dead = house.open()
+        dead.create("a", config={"recovery": "restart"}, start=lambda _: Worker())
+        dead.close()
+    manager = house.open()
+    worker = Worker()
+
+    def start(_: Session) -> Worker:
+        manager._lapsed()
+        return worker
+
+    if way == "recover":
+        assert [session_id for session_id, _ in manager.recover(restart=start).failed] == ["a"]
+    else:
+        manager.create("a", start=start)
+    manager._lapsed()
     assert worker.stops == 1
 
 

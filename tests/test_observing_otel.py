@@ -139,7 +139,7 @@ def test_observing_otel_measures_time_in_status(watched: Watched, clock: ManualC
 
 
 def test_observing_otel_measures_commits(watched: Watched) -> None:
-    """Each commit is measured in seconds; one that is refused or part of a batch is not."""
+    """Each commit is measured in seconds, writes too; what is refused or of a batch is not."""
     watched.manager.create("a")
     [before] = watched.points("session_fsm.commit.duration")
     watched.manager.touch("a")
@@ -151,6 +151,12 @@ def test_observing_otel_measures_commits(watched: Watched) -> None:
     assert point.count == before.count + 1
     assert 0 < point.sum < 60
     assert min(point.explicit_bounds) == 0.00001
+    watched.manager.table("a", "notes").put("k", 1)
+    watched.manager.context("a").add_message("user", "hello")
+    with watched.manager.batch():
+        watched.manager.table("a", "notes").put("k", 2)
+    [point] = watched.points("session_fsm.commit.duration")
+    assert point.count == before.count + 3
 
 
 def test_observing_otel_counts_a_batch_once_it_is_durable(watched: Watched) -> None:

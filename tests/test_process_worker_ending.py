@@ -24,8 +24,9 @@ from worker_processes import (
 )
 from worker_steps import BEFORE_IT_RUNS, STEPS, WHILE_IT_ENDS, TellingMemory, tell_steps
 
-from session_fsm import ProcessDiedError, StoreUnavailableError
-from session_fsm.aio import ProcessWorker, process_run
+from session_fsm import ProcessDiedError, StoreUnavailableError, looks
+from session_fsm.aio import ProcessWorker
+from session_fsm.aio.patience import Patience
 from session_fsm.orphans import read_log
 from session_fsm.processes import ProcessHandle, all_stats
 from session_fsm.stores import MemoryStore
@@ -459,7 +460,7 @@ def test_process_worker_ends_where_no_descriptor_can_be_had(
 
     async def work() -> None:
         task = await started(worker, stand)
-        monkeypatch.setattr(process_run, "find_members", refuse)
+        monkeypatch.setattr(looks, "find_members", refuse)
         stand.stopping.set()
         await within_patience(task)
 
@@ -484,3 +485,16 @@ def test_process_worker_ends_though_that_can_not_be_noted(
     assert len(stand.store.marks("worker/")) == 1
     assert read_log(stand.store, stand.session_id, stand.name) == b"done\n"
     assert "the disk is full" in caplog.text
+
+
+def test_process_worker_hears_of_whatever_a_call_raises() -> None:
+    """A call that raises `StopIteration`, which no future can hold, fails and is not lost."""
+
+    def stops() -> None:
+        raise StopIteration
+
+    async def make() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(Patience().made(stops), PATIENCE_SECONDS)
+
+    asyncio.run(make())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from postgres_server import PostgresServer
 
 from session_fsm import (
     Clear,
@@ -25,7 +26,7 @@ from session_fsm import (
     TransitionError,
     testing,
 )
-from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
+from session_fsm.stores import MemoryStore, PostgresStore, SessionStore, SqliteStore
 from session_fsm.stores.records import Work
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import StoreContract
@@ -48,6 +49,13 @@ class TestSqliteStore(StoreContract):
         store = SqliteStore(tmp_path / "sessions.db")
         yield store
         store.close()
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture
+    def store(self, postgres_store: PostgresStore) -> SessionStore:
+        """A new store in a new schema of a real server."""
+        return postgres_store
 
 
 class _WholeStore(MemoryStore):
@@ -83,6 +91,15 @@ class TestSpanningSqliteStore(StoreContract):
         yield store
         store.close()
         main.close()
+
+
+class TestSpanningPostgresStore(StoreContract):
+    @pytest.fixture
+    def store(self, postgres_store: PostgresStore) -> Iterator[SessionStore]:
+        """A new store in a new schema, with memory beside it."""
+        store = SpanningStore(postgres_store)
+        yield store
+        store.close()
 
 
 class TestSpanningBothStores(TestSpanningSqliteStore):
@@ -236,11 +253,14 @@ def assert_same_feed(*stores: SessionStore) -> None:
 @settings(max_examples=30)
 @given(batches=st.lists(st.tuples(st.booleans(), st.booleans(), st.lists(ACTIONS, max_size=6))))
 def test_store_contract_stores_agree(
-    directory: Iterator[Path], batches: list[tuple[bool, bool, list[tuple[Any, ...]]]]
+    directory: Iterator[Path],
+    postgres: PostgresServer,
+    batches: list[tuple[bool, bool, list[tuple[Any, ...]]]],
 ) -> None:
     """After any commits, burials and batches, kept or undone, all stores tell the same."""
     with ExitStack() as closing:
         stores: list[SessionStore] = [MemoryStore(), SqliteStore(next(directory))]
+        stores.append(closing.enter_context(postgres.opened_store()))
         stores.append(SpanningStore(SqliteStore(next(directory))))
         for store in stores:
             closing.callback(store.close)
@@ -263,8 +283,8 @@ def test_store_contract_stores_agree(
                             assert everything(store, "one", "two") == before
                 else:
                     met.append([act(authors, store, action) for action in actions])
-            assert met[0] == met[1] == met[2]
+            assert met[0] == met[1] == met[2] == met[3]
             told = [everything(store, "one", "two") for store in stores]
-            assert told[0] == told[1] == told[2]
-            assert_same_feed(stores[0], stores[1])
+            assert told[0] == told[1] == told[2] == told[3]
+            assert_same_feed(*stores[:3])
             assert told[0]["problems"] == ()

@@ -24,8 +24,9 @@ from session_fsm import (
     VerifyReport,
 )
 from session_fsm.stores import SqliteStore, upgrade_store
+from session_fsm.stores.records import UpgradeReport
 from session_fsm.stores.sqlite_schema import SCHEMA_VERSION
-from session_fsm.stores.sqlite_upgrade import UpgradeReport, upgrade_file
+from session_fsm.stores.sqlite_upgrade import upgrade_file
 
 FORMATS = Path(__file__).parent / "data" / "formats"
 PRESENT = FORMATS / f"schema-{SCHEMA_VERSION}.db"

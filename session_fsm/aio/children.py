@@ -65,7 +65,8 @@ class Child:
         stop_seconds: How long it may take to end by itself once it is asked to stop; after that it
             is cancelled.
         takes_messages: Whether it reads its inbox; `send_message` puts a message into that of the
-            first child that does.
+            first child that does and has not ended for good. None: as `run.takes_messages` says; it
+            does, if that says nothing.
 
     Raises:
         ValueError, TypeError: A value is bad.
@@ -76,7 +77,14 @@ class Child:
     restart: Restart = attrs.field(default=_TRANSIENT, kw_only=True, validator=_check_restart)
     signals_ready: bool = attrs.field(default=False, kw_only=True)
     stop_seconds: float = attrs.field(default=5.0, kw_only=True, validator=check_seconds)
-    takes_messages: bool = attrs.field(default=True, kw_only=True)
+    takes_messages: bool | None = attrs.field(default=None, kw_only=True)
+
+    @property
+    def reads_inbox(self) -> bool:
+        """Whether messages are for it."""
+        if self.takes_messages is not None:
+            return self.takes_messages
+        return bool(getattr(self.run, "takes_messages", True))
 
 
 @attrs.frozen(kw_only=True)

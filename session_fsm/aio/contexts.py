@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -14,6 +15,9 @@ from ..prompting import DEFAULT_PARTS, BuiltContext, Counter, estimate_tokens
 from ..session import Session
 from .children import Child, Inbox
 from .desk import Desk, documented_by
+from .given import as_json, as_listed
+from .steps import SteppedManager
+from .timing import call_soon
 
 
 @documented_by(BlockingContext)
@@ -39,7 +43,8 @@ class ContextManager:
         """Return a child that restores the context of its session, and is ready when that is done.
 
         A session whose context can't be read does not start with it, and nothing is built on half
-        of a conversation.
+        of a conversation. One that `supervise` was to start lives on without it: another version
+        may read it.
 
         Args:
             name: Tells it from its siblings.
@@ -65,13 +70,13 @@ class ContextManager:
             self._inner.add_message,
             role,
             content,
-            tool_calls=tool_calls,
+            tool_calls=as_listed(tool_calls),
             tool_call_id=tool_call_id,
             name=name,
         )
 
     async def add_messages(self, messages: Iterable[Message]) -> None:
-        await self._desk.do(self._inner.add_messages, messages)
+        await self._desk.do(self._inner.add_messages, as_listed(messages))
 
     async def history(self) -> tuple[Message, ...]:
         return await self._desk.do(self._inner.history)
@@ -89,7 +94,7 @@ class ContextManager:
         return await self._desk.do(self._inner.files)
 
     async def index_file(self, path: str, info: Any) -> None:
-        await self._desk.do(self._inner.index_file, path, info)
+        await self._desk.do(self._inner.index_file, path, as_json(info))
 
     async def unindex_file(self, path: str) -> None:
         await self._desk.do(self._inner.unindex_file, path)
@@ -98,7 +103,7 @@ class ContextManager:
         return await self._desk.do(self._inner.find_files, pattern)
 
     async def set_value(self, key: str, value: Any) -> None:
-        await self._desk.do(self._inner.set_value, key, value)
+        await self._desk.do(self._inner.set_value, key, as_json(value))
 
     async def value(self, key: str) -> Any:
         return await self._desk.do(self._inner.value, key)
@@ -119,7 +124,7 @@ class ContextManager:
     ) -> BuiltContext:
         return await self._desk.do(
             self._inner.build_context,
-            include=include,
+            include=as_listed(include),
             max_messages=max_messages,
             max_tokens=max_tokens,
             counter=counter,
@@ -143,20 +148,43 @@ async def say(desk: Desk, session_id: str, message: Message) -> Session:
     Raises:
         InboxFullError: Too many wait to be read; nothing was written.
     """
-    inbox = _inbox(desk.inner.worker_of(session_id))
-    if inbox is not None and inbox.full:
-        raise InboxFullError(session_id=session_id, waiting=len(inbox))
 
     async def deliver(session: Session) -> None:
         desk.expect(session)
-        inbox = _inbox(session.worker)
-        if inbox is not None:
-            # Others may have come before it; no more than calls are made at the same time.
-            inbox.deliver(message)
+        _deliver(desk.inner, session_id, message)
 
     session = await desk.calls(partial(desk.inner.say, session_id, message), undo=deliver)
     await deliver(session)
     return session
+
+
+class LoopPost:
+    """Takes messages to the children of sessions on a loop; see `Post`.
+
+    Args:
+        inner: The manager of threads, whose messages are taken.
+    """
+
+    def __init__(self, inner: SteppedManager) -> None:
+        self._inner = inner
+        self._loop = asyncio.get_running_loop()
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message; errors as `Post.check_room`."""
+        inbox = _inbox(self._inner.worker_of(session_id))
+        if inbox is not None and inbox.full:
+            raise InboxFullError(session_id=session_id, waiting=len(inbox))
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message, on the loop."""
+        call_soon(self._loop, _deliver, self._inner, session_id, message)
+
+
+def _deliver(inner: SteppedManager, session_id: str, message: Message) -> None:
+    inbox = _inbox(inner.worker_of(session_id))
+    if inbox is not None:
+        # Others may have come before it; no more than calls are made at the same time.
+        inbox.deliver(message)
 
 
 def _inbox(worker: Any) -> Inbox | None:

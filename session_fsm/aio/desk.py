@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
-from ..session import Session
+from ..session import Session, SweepReport
 from .calls import Calls
+from .following import Following
+from .given import as_given
+from .holding import Holding
 from .listening import Listening
 from .steps import SteppedManager
 from .sweeping import Sweeper
@@ -48,11 +51,20 @@ class Desk:
         self.calls = calls
         self.timing = timing
         self.listening = Listening(inner)
-        self.sweeper = Sweeper(lambda: calls(inner.sweep), timing=timing, poll_seconds=poll_seconds)
+        self.following = Following(inner, timing)
+        self.holding = Holding(inner, calls)
+        self.sweeper = Sweeper(self._sweep, timing=timing, poll_seconds=poll_seconds)
+
+    async def _sweep(self) -> SweepReport:
+        report = await self.calls(self.inner.sweep)
+        await self.holding.look()
+        return report
 
     async def do(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make a call of the manager of threads."""
-        done = await self.calls(lambda: verb(*args, **kwargs))
+        """Make a call of the manager of threads, with its arguments as they are now."""
+        given = [as_given(each) for each in args]
+        named = {name: as_given(each) for name, each in kwargs.items()}
+        done = await self.calls(lambda: cast(Callable[..., T], verb)(*given, **named))
         if isinstance(done, Session):
             self.expect(done)
         return done

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 
-from ..errors import ManagerClosedError
 from ..session import FeedPage, PositionedEvent
 from .desk import Desk
-from .timing import call_soon
 
 
 async def follow(
@@ -22,7 +18,7 @@ async def follow(
 ) -> AsyncIterator[PositionedEvent]:
     """Yield events behind a position as they come; see `SessionVerbs.events`."""
     if after is None:
-        after = await desk.do(desk.inner.position, session_id)
+        after = await desk.following.position(session_id)
     while page := await _next_page(desk, after, session_id, timeout_seconds, poll_seconds):
         for event in page.events:
             yield event
@@ -37,32 +33,21 @@ async def _next_page(
     poll_seconds: float,
 ) -> FeedPage | None:
     """Return the next page that has events; None if none comes in time, or ever."""
-    page = await _read(desk, after, session_id)
+    following, timing = desk.following, desk.timing
+    page = await following.page(after, session_id)
     if page is None or page.events:
         return page
-    loop, timing = asyncio.get_running_loop(), desk.timing
     end = None if timeout_seconds is None else timing.after(timeout_seconds)
-    rung = asyncio.Event()
     # Only while it waits: a reader that does not come back costs nobody anything.
-    end_listening = desk.inner.when_committed(partial(call_soon, loop, rung.set))
-    try:
+    async with following.waiting(session_id, poll_seconds) as rung:
         while True:
             rung.clear()
-            page = await _read(desk, page.position, session_id)
+            page = await following.page(page.position, session_id)
             if page is None or page.events:
                 return page
-            left = poll_seconds
-            if end is not None:
-                left = min(left, timing.seconds_until(end))
-                if left <= 0:
-                    return None
-            await timing.wait_event(rung, left)
-    finally:
-        end_listening()
-
-
-async def _read(desk: Desk, after: int, session_id: str | None) -> FeedPage | None:
-    try:
-        return await desk.calls(partial(desk.inner.page_if_open, after, session_id))
-    except ManagerClosedError:
-        return None
+            if end is None:
+                await rung.wait()
+            elif (left := timing.seconds_until(end)) > 0:
+                await timing.wait_event(rung, left)
+            else:
+                return None

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NoReturn
 
 from ..errors import (
     FencedError,
     ManagerClosedError,
     SessionFsmError,
     SessionNotFoundError,
-    SessionStartError,
+    StoreError,
 )
 from ..keeper import MAX_TAKEOVERS
 from ..session import RecoveryReport, Session, session_of
-from .calls import Calls, until_done
+from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
-from .children import Child, RestartLimit, checked_children
+from .children import Child, RestartLimit
+from .contexts import LoopPost
 from .desk import Desk
 from .nursery import Nursery
-from .recovering import Recoverer
+from .recovering import Recoverer, Restart, recover
 from .steps import SteppedManager
 from .supervisor import SessionSupervisor, forget_cancellation
 from .timing import Timing
@@ -43,8 +43,6 @@ RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 30.0
 
 Start = Callable[[Session], Awaitable[Any]]
-Restart = Callable[[Session], Iterable[Child]]
-"""Returns what runs for a session that was taken over from a dead owner."""
 
 
 class House(Desk):
@@ -64,17 +62,32 @@ class House(Desk):
     ) -> None:
         super().__init__(inner, calls, timing, poll_seconds=poll_seconds)
         loop = asyncio.get_running_loop()
+        inner.post = LoopPost(inner)
         self._nursery = Nursery()
         self._supervisors: set[SessionSupervisor] = set()
         self._closing: asyncio.Future[None] = loop.create_future()
         self._close_task: asyncio.Task[None] | None = None
-        self._sweeping = loop.create_task(self.sweeper.run())
-        self._recovering: asyncio.Task[None] | None = None
+        self._lasting: set[asyncio.Task[None]] = set()
+        self._go_on_with(self.sweeper.run)
 
     @property
     def owner_id(self) -> str:
         """In whose name work is claimed now."""
         return self.inner.owner_id
+
+    def _go_on_with(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin what lasts until the manager is closed, whoever cancels all tasks there are."""
+        task = asyncio.get_running_loop().create_task(run())
+        self._lasting.add(task)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._lasting.discard(task)
+            if not task.cancelled():
+                logger.error("%s has failed", task.get_name(), exc_info=task.exception())
+            elif not self._closing.done():
+                self._go_on_with(run)
+
+        task.add_done_callback(ended)
 
     def begin_to_recover(self, manager: SessionVerbs, restart: Restart | None) -> None:
         """Begin to take over what dead nodes have left, where many of them share the store."""
@@ -86,7 +99,7 @@ class House(Desk):
             self.timing,
             every_seconds=lease_seconds / 3,
         )
-        self._recovering = asyncio.get_running_loop().create_task(recoverer.run())
+        self._go_on_with(recoverer.run)
 
     # --- creating -------------------------------------------------------------------------
 
@@ -111,7 +124,20 @@ class House(Desk):
         """
         if self._closing.done():
             raise ManagerClosedError()
-        session = await self.calls(begin, undo=self._begun_in_vain)
+        with noted() as note:
+            return await self._create(note, begin, manager, start, children, restarts)
+
+    async def _create(
+        self,
+        note: Note,
+        begin: Callable[[], Session],
+        manager: SessionVerbs,
+        start: Start | None,
+        children: tuple[Child, ...],
+        restarts: RestartLimit,
+    ) -> Session:
+        undo = partial(self._begun_in_vain, note)
+        session = await self.calls(begin, undo=undo, in_vain=self._closing.done)
         session_id = session.session_id
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
@@ -119,7 +145,7 @@ class House(Desk):
         supervisor = self._supervisor(session_id, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
-        async with self._or_ended(supervisor, "its creation was cancelled"):
+        async with self._or_ended(supervisor, "its creation was cancelled", note):
             await self._start(supervisor, session, self.inner.deadline_of(session))
             return await self._activate(session_id, supervisor)
 
@@ -136,12 +162,15 @@ class House(Desk):
         """
         if self._closing.done():
             raise ManagerClosedError()
-        adopt = partial(self.inner.adopt, session_id)
-        session = await self.calls(adopt, undo=self._adopted_in_vain)
-        return await self._run(session, manager, children, restarts)
+        with noted() as note:
+            adopt = partial(self.inner.adopt, session_id)
+            undo = partial(self._adopted_in_vain, note)
+            session = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
+            return await self._run(note, session, manager, children, restarts)
 
     async def _run(
         self,
+        note: Note,
         session: Session,
         manager: SessionVerbs,
         children: tuple[Child, ...],
@@ -150,61 +179,34 @@ class House(Desk):
         """Start children for a session whose worker was claimed."""
         supervisor = self._supervisor(session.session_id, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
-        async with self._or_ended(supervisor, "its start was cancelled"):
-            await self._start(supervisor, session, self.timing.after(seconds))
+        async with self._or_ended(supervisor, "its start was cancelled", note):
+            cause = await self._begin(supervisor, session, self.timing.after(seconds))
+            if cause is not None and not isinstance(cause, StoreError):
+                await self._fail_start(supervisor, cause)
+        if cause is not None:
+            # What can't be read here may be by another version, with the key, or later: it is
+            # no reason to lose a session that lives.
+            note.text = LEFT_ALONE
+            if await until_done(supervisor.begin_to_stop()):
+                raise asyncio.CancelledError
+            raise cause
         supervisor.activated()
         return session_of(session.state, session.revision, supervisor.shown)
 
     async def recover(
         self, manager: SessionVerbs, restart: Restart | None, max_takeovers: int, *, all_: bool
     ) -> RecoveryReport:
-        """Take over what dead owners left, and start children anew where that is wanted.
-
-        Args:
-            manager: Handed to the children.
-            restart: Returns the children of a session that was taken over.
-            max_takeovers: A session that was taken over more often lately is ended.
-            all_: Whether sessions that are to be started anew are taken, though nobody can here.
-        """
-        report, taken = await self.calls(
-            partial(
-                self.inner.recover_for,
-                restarts=restart is not None,
-                max_takeovers=max_takeovers,
-                restarting=all_ or restart is not None,
-            )
-        )
-        if restart is None:
-            return report
-        begun = [self._restart(session, manager, restart) for session in taken]
-        started = await asyncio.gather(*begun)
-        ended = tuple(
-            each.session_id for each, runs in zip(taken, started, strict=True) if not runs
-        )
-        return attrs.evolve(
-            report,
-            ended=report.ended + ended,
-            restarted=tuple(each for each in report.restarted if each not in ended),
+        """Take over what dead owners left, and start children anew; see `recovering.recover`."""
+        run = partial(self._run_anew, manager)
+        return await recover(
+            self.inner, self.calls, run, restart, max_takeovers=max_takeovers, all_=all_
         )
 
-    async def _restart(self, session: Session, manager: SessionVerbs, restart: Restart) -> bool:
-        """Start the children of a session that was taken over; False if it has ended by that."""
-        session_id = session.session_id
-        try:
-            children = checked_children(restart(session))
-        except Exception as fault:
-            logger.exception("session %r can't be started anew", session_id)
-            await self.calls(partial(self.inner.restart_failed, session_id, fault))
-            return False
-        if not children:
-            await self._adopted_in_vain(session)
-            return True
-        try:
-            await self._run(session, manager, children, RestartLimit())
-        except SessionStartError as fault:
-            logger.warning("%s", fault)
-            return False
-        return True
+    async def _run_anew(
+        self, manager: SessionVerbs, session: Session, children: tuple[Child, ...]
+    ) -> None:
+        with noted() as note:
+            await self._run(note, session, manager, children, RestartLimit())
 
     async def _start(
         self, supervisor: SessionSupervisor, session: Session, until: datetime | None
@@ -214,25 +216,53 @@ class House(Desk):
         Raises:
             SessionStartError: One of them has failed, or was not ready in time.
         """
+        cause = await self._begin(supervisor, session, until)
+        if cause is not None:
+            await self._fail_start(supervisor, cause)
+
+    async def _begin(
+        self, supervisor: SessionSupervisor, session: Session, until: datetime | None
+    ) -> BaseException | str | None:
+        """Start the children of a session; returns what the start has failed by, or None."""
         self._supervisors.add(supervisor)
         self.inner.attach(session.session_id, supervisor)
         self.expect(session)
-        cause = await supervisor.start(until)
-        if cause is not None:
-            error = await self._give_up(supervisor, cause)
-            raise error from (cause if isinstance(cause, BaseException) else None)
+        return await supervisor.start(until)
+
+    async def _fail_start(
+        self, supervisor: SessionSupervisor, cause: BaseException | str
+    ) -> NoReturn:
+        error = await self._give_up(supervisor, cause)
+        raise error from (cause if isinstance(cause, BaseException) else None)
 
     @asynccontextmanager
-    async def _or_ended(self, supervisor: SessionSupervisor, cause: str) -> AsyncIterator[None]:
+    async def _or_ended(
+        self, supervisor: SessionSupervisor, cause: str, note: Note
+    ) -> AsyncIterator[None]:
         """End the session of a supervisor if what is done in a block is cancelled."""
+
+        async def give_up() -> None:
+            try:
+                await self._give_up(supervisor, cause)
+            finally:
+                await self._note_end(note, supervisor.session_id)
+
         try:
             yield
         except asyncio.CancelledError:
-            give_up = partial(self._give_up, supervisor, cause)
             await until_done(self.insist(give_up, f"{supervisor.session_id} ends"))
             raise
 
-    async def _adopted_in_vain(self, session: Session) -> None:
+    async def _note_end(self, note: Note, session_id: str) -> None:
+        """Note whether a session that was to be ended has ended."""
+        note.text = NOT_ENDED
+        with contextlib.suppress(Exception):
+            session = await self.calls(partial(self.inner.get, session_id))
+            if session.status in self.inner.lifecycle.final:
+                note.text = ENDED
+
+    async def _adopted_in_vain(self, note: Note, session: Session) -> None:
+        note.text = LEFT_ALONE
         await self.calls(partial(self.inner.not_adopted, session.session_id))
 
     def _supervisor(
@@ -252,9 +282,11 @@ class House(Desk):
             stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
         )
 
-    async def _begun_in_vain(self, session: Session) -> None:
-        cause = "its creation was cancelled"
+    async def _begun_in_vain(self, note: Note, session: Session) -> None:
+        closed = self._closing.done()
+        cause = "its manager was closed" if closed else "its creation was cancelled"
         await self.calls(partial(self.inner.start_failed, session.session_id, cause))
+        await self._note_end(note, session.session_id)
 
     async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
         worker = None if supervisor.shown is None else supervisor
@@ -353,13 +385,13 @@ class House(Desk):
 
     async def _close(self) -> None:
         self._closing.set_result(None)
-        for task in (self._sweeping, self._recovering):
-            if task is not None:
-                task.cancel()
-                await until_done(task)
+        for task in tuple(self._lasting):
+            task.cancel()
+            await until_done(task)
         for supervisor in tuple(self._supervisors):
             supervisor.begin_to_stop(ends=False)
         await self._nursery.close()
+        await self.following.close()
         await self.calls.close(self.inner.close)
 
 

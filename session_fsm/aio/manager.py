@@ -17,8 +17,9 @@ from ..session import RecoveryReport, Session
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..table import SESSION_LIFECYCLE
-from .calls import Calls, until_done
+from .calls import GONE_THROUGH, Calls, put_note, until_done
 from .children import Child, RestartLimit, checked_children
+from .given import as_json
 from .house import House
 from .steps import SteppedManager
 from .timing import Timing
@@ -144,7 +145,9 @@ class SessionManager(SessionVerbs):
             return
         closing = opened.begin_to_close()
         if await until_done(closing, hurry=opened.hurry):
-            raise asyncio.CancelledError
+            cancelled = asyncio.CancelledError()
+            put_note(cancelled, GONE_THROUGH)
+            raise cancelled
         self._open = None
         closing.result()
 
@@ -195,6 +198,7 @@ class SessionManager(SessionVerbs):
         if start is not None and given:
             raise TypeError("start, children: only one of the two is given")
         here = self._desk
+        config, llm_config, metadata = map(as_json, (config, llm_config, metadata))
         if start is None and not given:
             return await here.do(
                 here.inner.create,
@@ -229,6 +233,8 @@ class SessionManager(SessionVerbs):
             TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
             SessionStartError: The start failed, or not everything was ready within the start grace;
                 the session has ended, with the cause in its `error`.
+            StoreError: A child found that what is stored can't be read, or the store not be
+                reached: the session lives on, and nothing runs for it.
         """
         given = checked_children(children)
         if not given:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
+from ..looks import in_thread
 from ..processes import LOOK_SECONDS, ProcessHandle
 
 T = TypeVar("T")
@@ -26,18 +26,24 @@ class Patience:
     def __init__(self) -> None:
         self.cancels = 0
 
-    async def made(self, function: Callable[[], T], hurry: Callable[[], object] | None = None) -> T:
-        """Make a call that may block, in a thread of its own; whoever cancels waits for it.
+    async def made(
+        self,
+        function: Callable[[], T],
+        hurry: Callable[[], object] | None = None,
+        *,
+        begin: Callable[[Callable[[], None]], object] = in_thread,
+    ) -> T:
+        """Make a call that may block; whoever cancels waits for it.
 
-        Not in the loop's pool of threads: other people's calls may have taken it up for long.
+        Args:
+            function: What is called.
+            hurry: Called when this is cancelled.
+            begin: Has it called. As it is, in a thread of its own, and not in the loop's pool of
+                threads: other people's calls may have taken it up for long.
         """
         loop = asyncio.get_running_loop()
         made: asyncio.Future[T] = loop.create_future()
-        call = partial(_make, function, made, loop)
-        try:
-            threading.Thread(target=call, name="session_fsm worker").start()
-        except RuntimeError:
-            call()  # no more threads can be had: the loop has to wait for this one
+        begin(partial(_make, function, made, loop))
         while not made.done():
             try:
                 await asyncio.wait((made,))
@@ -103,13 +109,25 @@ class Watch:
         self.gone.cancel()
 
 
+def called(function: Callable[[], T]) -> T:
+    """Make a call whose outcome is for a future; errors are its own.
+
+    Raises:
+        RuntimeError: It has raised `StopIteration`, which no future can hold.
+    """
+    try:
+        return function()
+    except StopIteration as fault:
+        raise RuntimeError("what was called raised StopIteration") from fault
+
+
 def _make(
-    function: Callable[[], T], made: asyncio.Future[T], loop: asyncio.AbstractEventLoop
+    function: Callable[[], T], future: asyncio.Future[T], loop: asyncio.AbstractEventLoop
 ) -> None:
     settle: Callable[[], None]
     try:
-        settle = partial(made.set_result, function())
+        settle = partial(future.set_result, called(function))
     except BaseException as fault:  # noqa: BLE001 - it is told to who waits
-        settle = partial(made.set_exception, fault)
+        settle = partial(future.set_exception, fault)
     with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any longer
         loop.call_soon_threadsafe(settle)

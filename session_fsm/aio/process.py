@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from ..processes import this_place
 from .process_run import Plan, ProcessContext, Run
@@ -40,8 +40,14 @@ class ProcessWorker:
         ValueError, TypeError: An argument is bad.
         NotImplementedError: There is no `/proc` as Linux has it, or no Python to begin with.
 
+    Attributes:
+        takes_messages: False: what is sent to the session is not for it, and a sibling that reads
+            its inbox gets it.
+
     Threads: none but that of the loop in which it is called, which may be any.
     """
+
+    takes_messages: ClassVar[bool] = False
 
     def __init__(
         self,

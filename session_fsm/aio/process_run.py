@@ -19,8 +19,9 @@ from typing import Final, Protocol
 import attrs
 
 from ..errors import ProcessDiedError, StoreError
-from ..families import LONGEST_KILL_SECONDS, ROUND_SECONDS, Family, find_members, kill_all
+from ..families import LONGEST_KILL_SECONDS, ROUND_SECONDS, Family, kill_all
 from ..launching import HeldProcess, close_pipes, hold
+from ..looks import LOOKS, Look
 from ..orphans import MarkKeeper, WorkerRecord, log_name
 from ..processes import ProcessHandle
 from .capture import Capture, Feed, Mask
@@ -193,7 +194,8 @@ class Run:
             self.feed.close()
         members: list[ProcessHandle] = []
         if not at_once:
-            members += await self._patience.made(partial(_ask_to_end, held.family))
+            look = LOOKS.look(held.family)
+            members += await self._patience.made(partial(_ask_to_end, look), begin=look.begin)
             hurries = self._patience.cancels > cancels
             await self._patience.gone(members, 0 if hurries else self._plan.term_seconds)
         left = await self._kill(held.family, members)
@@ -226,7 +228,8 @@ class Run:
         end = loop.time() + LONGEST_KILL_SECONDS
         while True:
             alive = [member for member in members if not member.is_gone()]
-            found = await self._patience.made(partial(_kill, family, alive))
+            look = LOOKS.look(family)
+            found = await self._patience.made(partial(_kill, look, alive), begin=look.begin)
             members += found or ()
             alive += found or ()
             await self._patience.gone(alive, ROUND_SECONDS)
@@ -248,33 +251,35 @@ class Run:
             logger.warning("%s has ended, and this could not be noted: %s", record.name, fault)
 
 
-def _ask_to_end(family: Family) -> tuple[ProcessHandle, ...]:
+def _ask_to_end(look: Look) -> tuple[ProcessHandle, ...]:
     """Ask all that runs of a family to end; returns what was found."""
     try:
-        members = find_members([family])[family]
+        members = look.members()
     except OSError as fault:  # there may be no descriptors left
-        logger.warning("process %d is killed, and not asked to end before: %s", family.pid, fault)
+        pid = look.family.pid
+        logger.warning("process %d is killed, and not asked to end before: %s", pid, fault)
         return ()
     for handle in members:
         handle.ask_to_end()
     return members
 
 
-def _kill(family: Family, members: Iterable[ProcessHandle]) -> tuple[ProcessHandle, ...] | None:
+def _kill(look: Look, members: Iterable[ProcessHandle]) -> tuple[ProcessHandle, ...] | None:
     """Kill some processes, and what else runs of a family whose leader was not reaped.
 
     Returns:
         What else was found; None if nothing could be looked for.
     """
+    pid = look.family.pid
     found: tuple[ProcessHandle, ...] | None = None
     try:
         # Before any parent is killed: it may be all that tells where its children came from.
-        found = find_members([family])[family]
+        found = look.members()
     except OSError as fault:
-        logger.warning("what came from process %d was not looked for: %s", family.pid, fault)
+        logger.warning("what came from process %d was not looked for: %s", pid, fault)
     try:
-        os.waitid(os.P_PID, family.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        os.killpg(family.pid, signal.SIGKILL)  # all at one moment: none can fork meanwhile
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.killpg(pid, signal.SIGKILL)  # all at one moment: none can fork meanwhile
     except (ChildProcessError, ProcessLookupError, PermissionError):
         pass  # if somebody else has reaped it, its number may be another's
     kill_all((*members, *(found or ())))

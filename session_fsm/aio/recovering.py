@@ -1,13 +1,97 @@
-"""Taking over what dead nodes have left, now and then, where many of them share a store."""
+"""Taking over what dead nodes left: when asked, and now and then where many share a store."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
+import attrs
+
+from ..errors import SessionStartError, StoreError
+from ..session import RecoveryReport, Session
+from .calls import Calls
+from .children import Child, checked_children
+from .steps import SteppedManager
 from .timing import Timing
 
 logger = logging.getLogger(__name__)
+
+Restart = Callable[[Session], Iterable[Child]]
+"""Returns what runs for a session that was taken over from a dead owner."""
+Run = Callable[[Session, tuple[Child, ...]], Awaitable[None]]
+"""Starts children for a session whose worker was claimed."""
+
+
+async def recover(
+    inner: SteppedManager,
+    calls: Calls,
+    run: Run,
+    restart: Restart | None,
+    *,
+    max_takeovers: int,
+    all_: bool,
+) -> RecoveryReport:
+    """Clear away what dead owners left, and start children anew where that is wanted.
+
+    Args:
+        inner: The manager of threads.
+        calls: Makes its calls.
+        run: Starts the children of a session.
+        restart: Returns the children of a session; None: none is started here.
+        max_takeovers: A session that was taken over more often lately is ended.
+        all_: Whether sessions that are to be started anew are taken, though nobody can here.
+    """
+    report, claimed = await calls(
+        partial(
+            inner.recover_for,
+            restarts=restart is not None,
+            max_takeovers=max_takeovers,
+            restarting=all_ or restart is not None,
+        )
+    )
+    if restart is None:
+        return report
+    begun = (_begun(inner, calls, run, restart, session) for session in claimed)
+    ids = (each.session_id for each in claimed)
+    became = dict(zip(ids, await asyncio.gather(*begun), strict=True))
+    told = {
+        field: tuple(each for each, what in became.items() if what == field)
+        for field in ("ended", "released", "restarted")
+    }
+    return attrs.evolve(
+        report,
+        ended=report.ended + told["ended"],
+        released=report.released + told["released"],
+        restarted=told["restarted"],
+    )
+
+
+async def _begun(
+    inner: SteppedManager, calls: Calls, run: Run, restart: Restart, session: Session
+) -> str:
+    """Start the children of a session; returns where a report tells what came of it."""
+    session_id = session.session_id
+    try:
+        children = checked_children(restart(session))
+    except Exception as fault:
+        logger.exception("session %r can't be started anew", session_id)
+        await calls(partial(inner.restart_failed, session_id, fault))
+        return "ended"
+    if not children:
+        await calls(partial(inner.not_adopted, session_id))
+        return "released"
+    try:
+        await run(session, children)
+    except SessionStartError as fault:
+        logger.warning("%s", fault)
+        return "ended"
+    except StoreError as fault:
+        # It lives, and nothing runs for it: another node may read what this one can't.
+        logger.warning("session %r was not started anew: %s", session_id, fault)
+        return "released"
+    return "restarted"
 
 
 class Recoverer:

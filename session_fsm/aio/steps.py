@@ -6,9 +6,9 @@ steps before, between and after are those of the manager itself, and each is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from ..clock import Clock
 from ..decisions import Fail, cause_in_words
@@ -23,11 +23,35 @@ from ..stores.records import Work
 from ..workers import DeferredWorker
 
 
-class SteppedManager(SessionManager):
-    """A manager whose workers tell when they have stopped; everything else as there.
+class Post(Protocol):
+    """Takes messages to whoever works on a session.
 
     Threads: safe.
     """
+
+    def check_room(self, session_id: str) -> None:
+        """Accept that there will be one more message.
+
+        Raises:
+            InboxFullError: Too many wait to be read.
+        """
+        ...
+
+    def deliver(self, session_id: str, message: Message) -> None:
+        """Hand on a message that is durable."""
+        ...
+
+
+class SteppedManager(SessionManager):
+    """A manager whose workers tell when they have stopped; everything else as there.
+
+    Attributes:
+        post: What takes messages to those who run here; set before any is sent.
+
+    Threads: safe.
+    """
+
+    post: Post
 
     @property
     def owner_id(self) -> str:
@@ -74,6 +98,7 @@ class SteppedManager(SessionManager):
         claimed: list[Session] = []
         report = recover(
             self._core,
+            self._unrecovered,
             restart=claimed.append if restarts else None,
             max_takeovers=max_takeovers,
             restarting=restarting,
@@ -91,7 +116,7 @@ class SteppedManager(SessionManager):
 
     def attach(self, session_id: str, worker: DeferredWorker) -> None:
         """Have a worker asked to stop when its session is ended; this blocks nobody."""
-        self._workers.add(session_id, worker)
+        self._workers.add(session_id, worker, worker.owner_id)
 
     def started(self, session_id: str, worker: DeferredWorker | None) -> Session:
         """Activate a session whose start is done; None: nothing runs on.
@@ -133,6 +158,13 @@ class SteppedManager(SessionManager):
         """Add a message to the context of a session; errors as `send_message`, nobody gets it."""
         return self._say(session_id, message)
 
+    def _say(self, session_id: str, message: Message) -> Session:
+        self.post.check_room(session_id)
+        return super()._say(session_id, message)
+
+    def _hand_on(self, session_id: str, message: Message) -> None:
+        self.post.deliver(session_id, message)
+
     def worker_of(self, session_id: str) -> Any:
         """Return what runs here for a session, as it is shown; None if nothing does."""
         return self._workers.get(session_id)
@@ -141,9 +173,37 @@ class SteppedManager(SessionManager):
         """Read what a feed has in hand next; None once it is closed, else as `read_events`."""
         return page_if_open(self._core, after, session_id)
 
-    def when_committed(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have something called on the thread of each commit, and at the end; returns its end."""
-        return self._core.bell.listen(callback)
+    def begin_to_listen(self) -> None:
+        """Be about to listen to commits: what is there so far is read by whoever listens."""
+        self._core.lookout.begin()
+
+    def listen(self, callback: Callable[[], object], session_id: str | None) -> Callable[[], None]:
+        """Have something called when there may be more of a feed; returns what ends that."""
+        return self._core.bell.listen(callback, session_id)
+
+    def look(self) -> None:
+        """Look for what other processes did, and call whoever listens and is concerned."""
+        self._core.lookout.look()
+
+    def ended_tasks(self, tasks: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
+        """Return those of some tasks that were ended, and why.
+
+        Args:
+            tasks: Ids of tasks that were begun, by session.
+        """
+        ended: dict[tuple[str, str], str] = {}
+        for session_id, wanted in tasks.items():
+            work = self._core.store.work_in(session_id)
+            for task_id in wanted:
+                if Work("task", task_id) not in work:
+                    ended[session_id, task_id] = self._cause_of_end(session_id, task_id)
+        return ended
+
+    def _cause_of_end(self, session_id: str, task_id: str) -> str:
+        for event in reversed(self.history(session_id)):
+            if task_id not in event.changes.get("active_tasks", (task_id,)):
+                return event.reason or f"{event.trigger} was fired"
+        return "its session was purged"
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""

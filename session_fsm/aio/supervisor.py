@@ -77,6 +77,7 @@ class _Slot:
 
     Attributes:
         ready: Done when it is ready first; holds what it failed by before, or None.
+        is_over: Whether it has ended, and is not restarted.
         has_failed: Whether its last run has failed, and there will be no other.
     """
 
@@ -88,6 +89,7 @@ class _Slot:
     alive: bool = False
     restarts: int = 0
     error: str | None = None
+    is_over: bool = False
     has_failed: bool = False
 
     @property
@@ -140,6 +142,7 @@ class SessionSupervisor(DeferredWorker):
         self._parent = parent
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
+        self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
         self._hurried: asyncio.Future[None] = loop.create_future()
@@ -168,9 +171,14 @@ class SessionSupervisor(DeferredWorker):
         )
 
     def inbox(self, name: str | None = None) -> Inbox | None:
-        """Return the inbox of a child, or of the first that takes messages; None if none does."""
+        """Return the inbox of a child, or of the first that takes messages; None if none does.
+
+        One that has ended, and is not restarted, takes none.
+        """
         for slot in self._slots:
-            if slot.child.takes_messages if name is None else slot.child.name == name:
+            if slot.child.name == name:
+                return slot.inbox
+            if name is None and slot.child.reads_inbox and not slot.is_over:
                 return slot.inbox
         return None
 
@@ -214,6 +222,13 @@ class SessionSupervisor(DeferredWorker):
 
     async def _run(self, slot: _Slot) -> None:
         """Run a child until it is not to be restarted any longer."""
+        try:
+            await self._run_again(slot)
+        finally:
+            slot.is_over = self._stopping is None
+            slot.inbox.close()  # nobody reads it any longer
+
+    async def _run_again(self, slot: _Slot) -> None:
         while self._stopping is None:
             cause = await self._run_once(slot)
             if self._stopping is not None:
@@ -239,25 +254,31 @@ class SessionSupervisor(DeferredWorker):
         """Run a child once; returns what it failed by, or None."""
         name, timing = slot.child.name, self._parent.timing
         context: ChildContext
-        overdue = False
+        overdue, take_back = False, _nothing
 
         def on_ready() -> None:
             take_back()
             if slot.context is context:
                 _settle(slot.ready, None)
 
-        def on_overdue() -> None:
-            nonlocal overdue
-            overdue = True
-            if slot.task is not None:
-                slot.task.cancel()
+        def is_waited_for() -> bool:
+            return slot.context is context and slot.alive and self._stopping is None
 
-        waits_for_ready = slot.child.signals_ready and slot.ready.done()
-        take_back = (
-            timing.call_at(timing.after(self._start_seconds), on_overdue)
-            if waits_for_ready
-            else _nothing
-        )
+        def on_overdue() -> None:
+            nonlocal overdue, take_back
+            if slot.task is not None and is_waited_for():
+                overdue = True
+                slot.task.cancel()
+                take_back = timing.call_at(timing.after(self._cancel_seconds), on_ignored)
+
+        def on_ignored() -> None:
+            if is_waited_for():
+                # Only the end of the session gets any further: it is abandoned then, and named.
+                slot.error = "was not ready in time, and did not end when it was cancelled"
+                self._fail(slot)
+
+        if slot.child.signals_ready and slot.ready.done():
+            take_back = timing.call_at(timing.after(self._start_seconds), on_overdue)
         context = ChildContext(
             session_id=self.session_id,
             name=name,
@@ -350,7 +371,6 @@ class SessionSupervisor(DeferredWorker):
     async def _stop(self) -> None:
         """Stop the children in reverse order; whoever cancels this only hurries it on."""
         timing = self._parent.timing
-        cancel_seconds = min(LONGEST_CANCEL_SECONDS, self._stop_seconds / 10)
         until = timing.after(self._stop_seconds * 0.8)  # the rest is for those who won't
         for slot in reversed(self._slots):
             if (task := slot.running) is None:
@@ -361,8 +381,8 @@ class SessionSupervisor(DeferredWorker):
                 await self._wait((task, self._hurried), asked)
             if not task.done():
                 task.cancel()
-                await self._wait((task,), min(until, timing.after(cancel_seconds)))
-        until = timing.after(cancel_seconds)
+                await self._wait((task,), min(until, timing.after(self._cancel_seconds)))
+        until = timing.after(self._cancel_seconds)
         for task in [slot.running for slot in self._slots]:
             if task is not None:
                 task.cancel()

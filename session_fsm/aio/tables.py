@@ -7,6 +7,7 @@ from typing import Any
 from ..items import Item, ItemPage
 from ..tables import SessionTable as BlockingTable
 from .desk import Desk, documented_by
+from .given import as_json
 
 
 @documented_by(BlockingTable)
@@ -49,7 +50,7 @@ class SessionTable:
         return await self._desk.do(
             self._inner.put,
             key,
-            value,
+            as_json(value),
             expected_version=expected_version,
             ttl_seconds=ttl_seconds,
         )

@@ -13,7 +13,7 @@ from typing import Final
 from ..decisions import cause_in_words
 from ..errors import TaskDroppedError, TransitionError
 from ..session import Session, SessionEvent
-from .calls import until_done
+from .calls import TASK_ENDED, TASK_NOT_ENDED, Note, put_note, until_done
 from .desk import Desk
 
 RETRY_SECONDS: Final = 0.5
@@ -43,10 +43,14 @@ async def held(
             await desk.calls(partial(desk.inner.end_task, session_id, task_id, reason=reason))
         )
 
+    note = Note()
+
     async def end_whatever(reason: str) -> None:
+        note.text = TASK_ENDED
         try:
             await end(reason)
         except Exception:
+            note.text = TASK_NOT_ENDED
             logger.exception("task %r of session %r was not ended", task_id, session_id)
 
     cut = asyncio.timeout(None)
@@ -57,8 +61,15 @@ async def held(
             dropped.append(cause)
             cut.reschedule(asyncio.get_running_loop().time())
 
+    begun: Session | None = None
+    early: list[SessionEvent] = []
+
     def heard(event: SessionEvent) -> None:
-        if task_id not in event.changes.get("active_tasks", (task_id,)):
+        if begun is None:
+            early.append(event)
+        elif event.revision > begun.revision and task_id not in event.changes.get(
+            "active_tasks", (task_id,)
+        ):
             drop(event.reason or f"{event.trigger} was fired")
 
     async def keep_limit(due: datetime) -> None:
@@ -76,40 +87,63 @@ async def held(
                 )
             await desk.timing.sleep_until(desk.timing.after(RETRY_SECONDS))
 
-    session = await desk.calls(begin, undo=lambda _: end_whatever("failed: never begun"))
-    desk.expect(session)
+    def begin_and_listen() -> Session:
+        desk.inner.begin_to_listen()
+        return begin()
+
+    # It may be dropped before its begin is known here, so it is listened for that from before.
     unsubscribe = desk.listening.subscribe(heard, session_id)
+    try:
+        session = await desk.calls(
+            begin_and_listen, undo=lambda _: end_whatever("failed: never begun")
+        )
+    except BaseException as fault:
+        unsubscribe()
+        if note.text is not None and isinstance(fault, asyncio.CancelledError):
+            put_note(fault, note.text)
+        raise
+    begun = session
+    desk.expect(session)
     due = dict(session.state.task_deadlines).get(task_id)
     keeping = None if due is None else asyncio.ensure_future(keep_limit(due))
+    let_go = desk.holding.hold(session_id, task_id, drop)
     try:
         async with cut:
+            for event in early:
+                heard(event)
             try:
                 yield session
             finally:
                 unsubscribe()
+                let_go()
                 if keeping is not None:
                     keeping.cancel()
     except BaseException as fault:
         if dropped:
             if isinstance(fault, TimeoutError) and cut.expired():
                 raise _dropped(session_id, task_id, dropped[0]) from None
-            raise  # the block's own trouble comes first, and its task has ended
-        ending = asyncio.ensure_future(end_whatever(f"failed: {cause_in_words(fault)}"))
-        await until_done(ending)
+            note.text = TASK_ENDED  # and the block's own trouble comes first
+        else:
+            ending = asyncio.ensure_future(end_whatever(f"failed: {cause_in_words(fault)}"))
+            await until_done(ending)
+        if note.text is not None and isinstance(fault, asyncio.CancelledError):
+            fault.add_note(note.text)  # beside what a call in the block has told of itself
         raise
     if dropped:
         raise _dropped(session_id, task_id, dropped[0])
     ending = asyncio.ensure_future(end(None))
-    cancelled = await until_done(ending)
+    was_cancelled = await until_done(ending)
     try:
         ending.result()
     except TransitionError as refused:
-        # Another process has ended it, of which nothing is heard here.
+        # Another process has ended it, and that was not looked for since.
         raise TaskDroppedError(
             session_id=session_id, task_id=task_id, cause=refused.refusal.headline
         ) from refused
-    if cancelled:
-        raise asyncio.CancelledError
+    if was_cancelled:
+        cancelled = asyncio.CancelledError()
+        cancelled.add_note(TASK_ENDED)
+        raise cancelled
 
 
 def _dropped(session_id: str, task_id: str, cause: str) -> TaskDroppedError:

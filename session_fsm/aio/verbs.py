@@ -34,10 +34,12 @@ from ..session import (
 from ..state import SessionConfig
 from ..stores import SessionStore
 from ..telling import Subscriber
+from .calls import END_BEGUN, GONE_THROUGH, noted
 from .children import Child, RestartLimit
 from .contexts import ContextManager, say
 from .desk import Desk, documented_by
 from .feeds import follow
+from .given import as_json, as_listed
 from .listening import check_hook
 from .tables import SessionTable
 from .tasks import held
@@ -103,7 +105,7 @@ class SessionVerbs(ABC):
             to,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -123,7 +125,7 @@ class SessionVerbs(ABC):
             trigger,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
+            writes=as_listed(writes),
             **arguments,
         )
 
@@ -141,8 +143,8 @@ class SessionVerbs(ABC):
             session_id,
             expected_revision=expected_revision,
             reason=reason,
-            writes=writes,
-            **changes,
+            writes=as_listed(writes),
+            **{name: _change(change) for name, change in changes.items()},
         )
 
     async def begin_task(
@@ -267,15 +269,23 @@ class SessionVerbs(ABC):
         self, session_id: str, *, reason: str | None = None, wait: bool = True
     ) -> Session:
         desk = self._desk
-        with desk.listening.changes(session_id) as changed:
-            session = await desk.do(desk.inner.terminate, session_id, reason=reason, wait=False)
+        with desk.listening.changes(session_id) as changed, noted() as note:
+
+            async def came_to(session: Session) -> None:
+                desk.expect(session)
+                note.text = GONE_THROUGH if session.status in self.lifecycle.final else END_BEGUN
+
+            begin = partial(desk.inner.terminate, session_id, reason=reason, wait=False)
+            session = await desk.calls(begin, undo=came_to)
+            await came_to(session)
             if not wait:
                 return session
             ahead = desk.inner.ahead(session)
             while True:
                 changed.clear()
                 session, seconds = await desk.calls(
-                    partial(desk.inner.go_on_ending, session_id, ahead)
+                    partial(desk.inner.go_on_ending, session_id, ahead),
+                    undo=lambda told: came_to(told[0]),
                 )
                 if seconds is None:
                     return session
@@ -299,7 +309,8 @@ class SessionVerbs(ABC):
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        return await self._desk.do(self._desk.inner.list, status=status, limit=limit, after=after)
+        words = as_listed(status)
+        return await self._desk.do(self._desk.inner.list, status=words, limit=limit, after=after)
 
     async def counts(self) -> dict[str, int]:
         return await self._desk.do(self._desk.inner.counts)
@@ -431,3 +442,7 @@ class SessionVerbs(ABC):
                 return work(inner)
 
         return await self._desk.do(in_batch)
+
+
+def _change(change: Any) -> Any:
+    return change if callable(change) else as_json(change)

@@ -20,8 +20,8 @@ from ..table import SESSION_LIFECYCLE
 from .options import KEY_FILE_VARIABLE, STORE_VARIABLE, UsageError
 
 if TYPE_CHECKING:
+    from ..stores.records import UpgradeReport
     from ..stores.sqlite_keys import RekeyReport
-    from ..stores.sqlite_upgrade import UpgradeReport
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)

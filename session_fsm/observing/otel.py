@@ -52,7 +52,8 @@ def instrument(
       the lifecycle has it
     - `session_fsm.sessions` (up-down counter, read from the store): `session_fsm.status`
     - `session_fsm.status.duration` (histogram, seconds): `session_fsm.status`, which was left
-    - `session_fsm.commit.duration` (histogram, seconds): none; a batch is not among them
+    - `session_fsm.commit.duration` (histogram, seconds): none; writes to tables and contexts are
+      among them, batches are not
 
     Each change is a span, called after the trigger that was fired, with `session.id`, the status
     before and after, and the revision; an error is recorded in it. Nothing of `metadata` or

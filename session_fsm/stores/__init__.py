@@ -4,6 +4,7 @@
 |---|---|
 | `memory://` | this process's memory; nothing outlives it |
 | `sqlite:///relative.db`, `sqlite:////absolute.db` | one SQLite file on this machine |
+| `postgresql://user@host:port/database?schema=name` | a PostgreSQL database, for many machines |
 
 A new kind of store is a module here with a class that keeps to `abc.SessionStore`, and a line in
 `_SCHEMES`. A driver is imported when the first store of its kind is opened: who keeps sessions in
@@ -23,8 +24,9 @@ from .abc import SessionStore
 from .memory import MemoryStore
 
 if TYPE_CHECKING:
+    from .postgres import PostgresStore
+    from .records import UpgradeReport
     from .sqlite import SqliteStore
-    from .sqlite_upgrade import UpgradeReport
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from .sqlite import SqliteStore
 
         return SqliteStore
+    if name == "PostgresStore":
+        from .postgres import PostgresStore
+
+        return PostgresStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -60,10 +66,28 @@ def _sqlite_path(rest: str) -> Path:
     return Path(path)
 
 
+def _open_postgres(rest: str, lifecycle: Lifecycle, keyring: Keyring | None) -> SessionStore:
+    if keyring is not None:
+        raise ValueError("postgresql:// encrypts nothing: no keyring can be used with it")
+    from .postgres import PostgresStore
+
+    return PostgresStore(f"postgresql://{rest}", lifecycle)
+
+
 _SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
 }
+
+
+def _shown(url: str) -> str:
+    """Return a URL that can't be read as it may be shown: there may be a password in it."""
+    scheme, separator, rest = url.partition("://")
+    if "@" in rest or "password" in rest:
+        return f"{scheme}{separator}***"
+    return "***" if "@" in scheme else url
 
 
 def open_store(
@@ -72,7 +96,8 @@ def open_store(
     """Open the store that a URL names.
 
     Args:
-        url: `memory://`, `sqlite:///relative.db` or `sqlite:////absolute.db`.
+        url: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, or `postgresql://` with
+            what libpq takes, and `schema=` in its query.
         lifecycle: The lifecycle whose sessions it holds.
         keyring: What `llm_config` and `metadata` are encrypted with at rest; None: nothing is.
 
@@ -87,17 +112,18 @@ def open_store(
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _SCHEMES:
         known = ", ".join(f"{each}://" for each in _SCHEMES)
-        raise ValueError(f"{url!r} is no store; a store's URL begins with {known}")
+        raise ValueError(f"{_shown(url)!r} is no store; a store's URL begins with {known}")
     return _SCHEMES[scheme](rest, lifecycle, keyring)
 
 
 def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:
     """Bring what an older version of this package has stored to the present format, in place.
 
-    It can be killed at any time and run again. What has the present format is left as it is.
+    It can be killed at any time and run again. What has the present format is left as it is. In a
+    database that has none yet, a store is made, so that who runs it needs no right to.
 
     Args:
-        url: As for `open_store`; the store is there already.
+        url: As for `open_store`; a file is there already.
         lifecycle: Whose rows are made known anew, if the store knows others by its name.
 
     Returns:
@@ -110,11 +136,23 @@ def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> Upgrade
         StoreError: It can't be read or written.
     """
     scheme, _, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        from .postgres_upgrade import upgrade_database
+
+        return upgrade_database(url, lifecycle)
     if scheme != "sqlite":
-        raise ValueError(f"{url!r} is no store that has a format: name a sqlite:/// file")
+        problem = "name a sqlite:/// file, or a postgresql:// server"
+        raise ValueError(f"{_shown(url)!r} is no store that has a format: {problem}")
     from .sqlite_upgrade import upgrade_file
 
     return upgrade_file(_sqlite_path(rest), lifecycle)
 
 
-__all__ = ["MemoryStore", "SessionStore", "SqliteStore", "open_store", "upgrade_store"]
+__all__ = [
+    "MemoryStore",
+    "PostgresStore",
+    "SessionStore",
+    "SqliteStore",
+    "open_store",
+    "upgrade_store",
+]

@@ -248,3 +248,20 @@ def carried_over(commit: Commit, tail: int) -> Sealed | None:
 def ended_at(state: SessionState, lifecycle: Lifecycle) -> datetime | None:
     """Return when a session ended; None if it has not."""
     return state.status_since if state.status in lifecycle.final else None
+
+
+@attrs.frozen
+class UpgradeReport:
+    """What an upgrade did.
+
+    Attributes:
+        found: The version that the store had; 0: there was none, and it was made.
+        version: The version that it has now.
+        sessions: How many sessions it holds.
+        renewed: Whether the rows of the lifecycle were others, and are known anew.
+    """
+
+    found: int
+    version: int
+    sessions: int
+    renewed: bool = False

@@ -407,7 +407,7 @@ class SqliteStore(SqliteTables):
                     raise SessionNotFoundError(session_id=session_id)
                 raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
             writer.execute("DELETE FROM work WHERE session_id = ?", (session_id,))
-            leave_only(writer, tombstone)
+            leave_only(writer, tombstone, self.lifecycle.name)
 
     def compact(self, checkpoint: Checkpoint) -> int:
         # Its key is the session's own: should the id have another life, the event is not there.

@@ -12,7 +12,7 @@ from ..history import NO_DIGEST, Sealed
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
 from .records import Commit, StoredStep, carried_over, ended_at
-from .sqlite_feed import note_removed
+from .sqlite_feed import note_purged, note_removed
 from .sqlite_items import ItemWriter, undone_alone
 from .sqlite_keys import Cover
 
@@ -135,7 +135,7 @@ class PreparedCommit:
             expected = commit.expected_revision
             raise RevisionConflictError(session_id=session_id, expected=expected, found=found)
         if origin is not None:
-            leave_only(writer, origin)
+            leave_only(writer, origin, self._lifecycle.name)
 
 
 def event_row(sealed: Sealed, operation_id: str) -> tuple[Any, ...]:
@@ -145,12 +145,12 @@ def event_row(sealed: Sealed, operation_id: str) -> tuple[Any, ...]:
     return event.session_id, event.revision, at, sealed.body, event.digest, operation_id
 
 
-def leave_only(writer: sqlite3.Connection, tombstone: Sealed) -> None:
+def leave_only(writer: sqlite3.Connection, tombstone: Sealed, lifecycle: str) -> None:
     """Put a tombstone in the place of the history of an id."""
-    # First, so that the newest event of all is never removed: its number would be given again.
-    writer.execute(_APPEND, event_row(tombstone, ""))
     event = tombstone.event
-    note_removed(writer, event.session_id, event.revision - 1)
+    note = note_purged(writer, event.session_id, event.revision - 1, lifecycle)
+    # First, so that the newest event of all is never removed: its number would be given again.
+    writer.execute(_APPEND, event_row(tombstone, note))
     writer.execute(
         "DELETE FROM session_event WHERE session_id = ? AND revision < ?",
         (event.session_id, event.revision),

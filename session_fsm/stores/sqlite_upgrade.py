@@ -19,11 +19,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from ..errors import SchemaVersionError, StoreUnavailableError
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
+from .records import UpgradeReport
 from .sqlite_schema import (
     SCHEMA_VERSION,
     TABLES,
@@ -36,23 +35,6 @@ from .sqlite_schema import (
 from .sqlite_writer import told
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
-
-
-@attrs.frozen
-class UpgradeReport:
-    """What an upgrade did.
-
-    Attributes:
-        found: The version that the file had.
-        version: The version that it has now.
-        sessions: How many sessions it holds.
-        renewed: Whether the rows of the lifecycle were others, and are known anew.
-    """
-
-    found: int
-    version: int
-    sessions: int
-    renewed: bool = False
 
 
 def upgrade_file(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
-from .sqlite_queue import CommitQueue, Entry
+from .commit_queue import CommitQueue, Entry
 
 _BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
 _TRANSACTION: Final = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))

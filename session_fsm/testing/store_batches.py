@@ -16,7 +16,7 @@ from ..errors import (
 from ..history import audit
 from ..stores.abc import SessionStore
 from ..stores.records import Work
-from .authors import Author, StoreRules, everything, refused, routes
+from .authors import StoreRules, everything, refused, routes
 
 TASK, WORKER = Work("task", "t"), Work("worker")
 PATIENCE_SECONDS = 60.0
@@ -248,7 +248,7 @@ class BatchRules(StoreRules):
         threads, rounds = 4, 8
 
         def compete(number: int, barrier: threading.Barrier) -> int:
-            author = Author(store, f"thread {number}", self.config_of)
+            author = self.author(store, f"thread {number}")
             won = 0
             for _ in range(rounds):
                 draft = author.draft("a", "touch", claims=[Work("task", author.name)])
@@ -270,7 +270,7 @@ class BatchRules(StoreRules):
         ids = [f"session {number}" for number in range(8)]
 
         def compete(number: int, barrier: threading.Barrier) -> list[str]:
-            author = Author(store, f"thread {number}", self.config_of)
+            author = self.author(store, f"thread {number}")
             created = []
             for session_id in ids:
                 draft = author.draft(session_id, "activate")
@@ -289,7 +289,7 @@ class BatchRules(StoreRules):
         """Threads that work on sessions of their own lose nothing and refuse nothing."""
 
         def work(number: int, barrier: threading.Barrier) -> None:
-            author = Author(store, f"thread {number}", self.config_of)
+            author = self.author(store, f"thread {number}")
             barrier.wait()
             author.write(f"s{number}", "activate")
             for step in range(5):

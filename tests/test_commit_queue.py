@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from managing import await_event, begin, end, wait_until
 
-from session_fsm.stores import sqlite_queue
-from session_fsm.stores.sqlite_queue import CommitQueue, Entry
+from session_fsm.stores import commit_queue
+from session_fsm.stores.commit_queue import CommitQueue, Entry
 
 
 class UnknownError(Exception):
@@ -151,7 +151,7 @@ def test_queue_alone_in_a_block_comes_in_turn() -> None:
 
 def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No group is longer than it may be; the rest is the next one."""
-    monkeypatch.setattr(sqlite_queue, "MAX_TOGETHER", 3)
+    monkeypatch.setattr(commit_queue, "MAX_TOGETHER", 3)
     book = Book()
     with book.held_up():
         threads = book.submit_behind(*"abcdefgh")
@@ -161,7 +161,7 @@ def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_queue_itself_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds the queue full waits for room before it, and is written in the end."""
-    monkeypatch.setattr(sqlite_queue, "MAX_WAITING", 2)
+    monkeypatch.setattr(commit_queue, "MAX_WAITING", 2)
     book = Book()
     with book.held_up():
         threads = book.submit_behind("a", "b")
@@ -221,7 +221,7 @@ def interrupted_at(place: int, call: Callable[[], object]) -> bool:
     def look(frame: Any, event: str, _: object) -> None:
         nonlocal left
         files = (frame.f_code.co_filename, frame.f_back and frame.f_back.f_code.co_filename)
-        if sqlite_queue.__file__ not in files or event not in ("call", "c_return"):
+        if commit_queue.__file__ not in files or event not in ("call", "c_return"):
             return
         left -= 1
         if left == 0:

@@ -1,0 +1,308 @@
+"""What a commit says to a PostgreSQL server: one statement for each step, and each on a condition.
+
+A step changes the session, appends its event, and moves work, in one statement; it does nothing at
+all unless the session is at the expected revision, the owner lives by the server's clock, and the
+token, if one is stated, is the session's. A commit that lost needs no undoing, so that commits of
+many sessions go to the server together; and one that is sent twice lands once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+from psycopg.types.numeric import Int8
+
+from ..errors import (
+    FencedError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from ..lifecycle import Lifecycle
+from ..serialization import dumps
+from ..state import SessionState
+from .postgres_links import Connection
+from .postgres_sql import Sql
+from .records import Commit, StoredStep, Work, carried_over, ended_at
+
+OWNING: Final = ("start", "worker")
+"""Kinds of work of which a session has one at a time; whoever has it owns the session."""
+
+_LIVES: Final = (
+    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
+)
+_CREATE: Final = (
+    "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"  # noqa: S608
+    " digest, recovery, lifecycle, session_id, revision, owner_id, token)"
+    " SELECT %s::text, %s::timestamptz, %s::timestamptz, %s::bytea, %s::text, %s::text, %s::text,"
+    " %s::text, %s::bigint, {owner} WHERE COALESCE((SELECT revision FROM {s}.session_event"
+    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0) = %s::bigint AND "
+    + _LIVES
+    + " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id)"
+)
+_MOVE: Final = (
+    "WITH moved AS (UPDATE {s}.session SET status = %s::text, deadline_at = %s::timestamptz,"
+    " ended_at = %s::timestamptz, state = %s::bytea, digest = %s::text, recovery = %s::text,"
+    " revision = revision + 1{owner}"
+    " WHERE session_id = %s::text AND revision = %s::bigint AND {when}"
+    " RETURNING session_id, token, owner_id)"
+)
+_FIRST: Final = _LIVES
+_FENCED: Final = f"token = %s::bigint AND {_LIVES}"
+# Nobody else can have come between two steps; but the first of them may not have been made.
+_NEXT: Final = (
+    "EXISTS (SELECT 1 FROM {s}.session_event WHERE session_id = %s::text"
+    " AND revision = %s::bigint AND operation_id = %s::text)"
+)
+_APPEND: Final = (
+    ", appended AS (INSERT INTO {s}.session_event"
+    " (session_id, revision, at, body, digest, operation_id)"
+    " SELECT session_id, %s::bigint, %s::timestamptz, %s::bytea, %s::text, %s::text FROM moved)"
+)
+_RELEASE: Final = (
+    ", released AS (DELETE FROM {s}.work USING moved WHERE work.session_id = moved.session_id"
+    " AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[])))"
+)
+_CLAIM: Final = (
+    ", claimed AS (INSERT INTO {s}.work (session_id, kind, item, owner_id, stop)"
+    " SELECT moved.session_id, claim.kind, claim.item, %s::text, claim.stop"
+    " FROM moved, unnest(%s::text[], %s::text[], %s::boolean[]) AS claim (kind, item, stop)"
+    " ON CONFLICT (session_id, kind, item)"
+    " DO UPDATE SET owner_id = excluded.owner_id, stop = excluded.stop)"
+)
+_STOP: Final = (
+    ", stopped AS (UPDATE {s}.work SET stop = true FROM moved"
+    " WHERE work.session_id = moved.session_id AND work.kind = 'worker')"
+)
+_TELL: Final = " SELECT token, owner_id FROM moved"
+# The token grows with each change of hands, not with what the owner itself takes up besides.
+_TAKES: Final = (
+    ", token = token + CASE WHEN owner_id IS NOT DISTINCT FROM %s::text THEN 0 ELSE 1 END,"
+    " owner_id = %s::text"
+)
+_LETS_GO: Final = (
+    ", owner_id = CASE WHEN EXISTS (SELECT 1 FROM {s}.work AS kept"
+    " WHERE kept.session_id = session.session_id AND kept.kind = ANY(%s::text[]))"
+    " THEN owner_id END"
+)
+_REASON: Final = (
+    "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"  # noqa: S608
+    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), "
+    + _LIVES
+    + " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %s::text"
+)
+_LANDED: Final = (
+    "SELECT session.token, session.owner_id FROM {s}.session_event AS event"
+    " LEFT JOIN {s}.session USING (session_id)"
+    " WHERE event.session_id = %s::text AND event.operation_id = %s::text LIMIT 1"
+)
+
+Statement = tuple[bytes, list[Any]]
+
+
+class GoneError(Exception):
+    """A commit was refused for a reason that is gone: it is to be made again."""
+
+
+@lru_cache(maxsize=256)
+def _step_text(verb: str, owner: str, when: str, work: str) -> str:
+    head = verb.replace("{owner}", owner).replace("{when}", when)
+    return f"{head}{_APPEND}{work}{_TELL}"
+
+
+class PreparedCommit:
+    """A commit as the server is told of it.
+
+    Args:
+        commit: The commit.
+        lifecycle: The lifecycle of the session.
+        sql: Formats statements.
+        token: What its owner states; None: it does not own the session.
+        before: What is done in the same transaction before the first step, with the connection;
+            None: nothing. It may raise, and is then undone.
+
+    Attributes:
+        commit: The commit.
+        before: See there.
+        statements: One for each step, in order. Each returns a row if it did anything: the token
+            and the owner that the session has then.
+        token: The token of the session once it was made; None: its owner does not own it then.
+
+    Raises:
+        StateInvalidError: A state can't be written.
+    """
+
+    __slots__ = ("_lifecycle", "_sql", "_token", "before", "commit", "statements", "token")
+
+    def __init__(
+        self,
+        commit: Commit,
+        lifecycle: Lifecycle,
+        sql: Sql,
+        *,
+        token: int | None = None,
+        before: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.commit = commit
+        self.before = before
+        self.token: int | None = None
+        self._lifecycle = lifecycle
+        self._sql = sql
+        self._token = token
+        last = len(commit.steps) - 1
+        self.statements = [
+            self._statement(number, step, is_last=number == last)
+            for number, step in enumerate(commit.steps)
+        ]
+
+    @property
+    def operation_id(self) -> str:
+        """That of the commit."""
+        return self.commit.operation_id
+
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether it needs no transaction around it."""
+        return self.before is None and len(self.statements) == 1
+
+    @property
+    def owns(self) -> bool:
+        """Whether its owner owns the session once it was made."""
+        return any(work.kind in OWNING for work in self.commit.claims)
+
+    @property
+    def lets_go(self) -> bool:
+        """Whether whoever owned the session may own it no longer."""
+        return not self.owns and any(work.kind in OWNING for work in self.commit.releases)
+
+    def _statement(self, number: int, step: StoredStep, *, is_last: bool) -> Statement:
+        commit = self.commit
+        state, event = step.state, step.sealed.event
+        session_id, revision = commit.session_id, Int8(commit.expected_revision + number)
+        work, moved = self._work() if is_last else ("", [])
+        row: list[Any] = [
+            str(state.status),
+            step.deadline_at,
+            ended_at(state, self._lifecycle),
+            dumps(state, self._lifecycle),
+            event.digest,
+            recovery_of(state),
+        ]
+        if commit.creates and number == 0:
+            verb, when = _CREATE, ""
+            owns = is_last and self.owns
+            owner = "%s::text, 1" if owns else "NULL, 0"
+            row += [self._lifecycle.name, session_id, Int8(revision + 1)]
+            row += [commit.owner_id] if owns else []
+            row += [session_id, revision, commit.owner_id]
+        else:
+            verb = _MOVE
+            owner, holders = self._owner() if is_last else ("", [])
+            row += [*holders, session_id, revision]
+            if number:
+                when = _NEXT
+                row += [session_id, revision, commit.operation_id]
+            elif self._token is None:
+                when = _FIRST
+                row.append(commit.owner_id)
+            else:
+                when = _FENCED
+                row += [Int8(self._token), commit.owner_id]
+        row += [Int8(revision + 1), event.at, step.sealed.body, event.digest, commit.operation_id]
+        return self._sql(_step_text(verb, owner, when, work)), [*row, *moved]
+
+    def _owner(self) -> tuple[str, list[Any]]:
+        if self.owns:
+            return _TAKES, [self.commit.owner_id] * 2
+        if self.lets_go:
+            gone = {work.kind for work in self.commit.releases}
+            return _LETS_GO, [[kind for kind in OWNING if kind not in gone]]
+        return "", []
+
+    def _work(self) -> tuple[str, list[Any]]:
+        """Return what moves work, each piece once: one statement can't change a row twice."""
+        commit = self.commit
+        if not (commit.claims or commit.releases or commit.stops_worker):
+            return "", []
+        claims = list(dict.fromkeys(commit.claims))
+        gone = [work for work in dict.fromkeys(commit.releases) if work not in claims]
+        text, row = "", []
+        if gone:
+            text += _RELEASE
+            row += [[work.kind for work in gone], [work.item for work in gone]]
+        if claims:
+            text += _CLAIM
+            stops = [commit.stops_worker and work.kind == "worker" for work in claims]
+            row += [commit.owner_id, [work.kind for work in claims]]
+            row += [[work.item for work in claims], stops]
+        if commit.stops_worker and not {Work("worker")} & {*claims, *gone}:
+            text += _STOP
+        return text, row
+
+    # --- afterwards -----------------------------------------------------------------------
+
+    def find_landed(self, link: Connection) -> bool:
+        """Tell whether it has landed already; asked where an answer was lost."""
+        commit = self.commit
+        place = (commit.session_id, commit.operation_id)
+        row: tuple[Any, ...] | None = link.execute(self._sql(_LANDED), place).fetchone()
+        if row is None:
+            return False
+        self.note(row)
+        return True
+
+    def note(self, row: tuple[Any, ...]) -> None:
+        """Keep what the last of the statements returned."""
+        token, owner_id = row
+        self.token = token if owner_id == self.commit.owner_id else None
+
+    def apply(self, link: Connection) -> None:
+        """Make it, in a transaction that is open, on its own.
+
+        Raises:
+            SessionExistsError: It creates a session, and there is one.
+            SessionNotFoundError: It moves a session that is not there.
+            RevisionConflictError: The stored revision is not the expected one.
+            FencedError: Its owner does not live, or owns the session no longer.
+            ItemConflictError: An item is not at the version that a write expects.
+            GoneError: It could not be made, and the reason is gone already.
+        """
+        if self.before is not None:
+            self.before(link)
+        for statement in self.statements:
+            row: tuple[Any, ...] | None = link.execute(*statement).fetchone()
+            if row is None:
+                raise self.reason(link) or GoneError
+            self.note(row)
+
+    def reason(self, link: Connection) -> Exception | None:
+        """Return why it did nothing; None if whatever it was is gone."""
+        commit, session_id = self.commit, self.commit.session_id
+        row = link.execute(self._sql(_REASON), (session_id, commit.owner_id, session_id)).fetchone()
+        assert row is not None
+        revision, token, tail, lives = row
+        expected = commit.expected_revision
+        if not lives:
+            return FencedError(session_id=session_id, owner_id=commit.owner_id)
+        if commit.creates:
+            if revision is not None:
+                return SessionExistsError(session_id=session_id)
+            found = tail
+            if (origin := carried_over(commit, found)) is not None:
+                found = origin.event.revision
+        elif revision is None:
+            return SessionNotFoundError(session_id=session_id)
+        else:
+            found = revision
+        if found != expected:
+            return RevisionConflictError(session_id=session_id, expected=expected, found=found)
+        if self._token is not None and token != self._token:
+            return FencedError(session_id=session_id, owner_id=commit.owner_id)
+        return None
+
+
+def recovery_of(state: SessionState) -> str:
+    """Return what is to become of a session whose owner died."""
+    return str(state.config.recovery)

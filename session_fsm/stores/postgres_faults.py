@@ -1,0 +1,67 @@
+"""What errors of a PostgreSQL server mean, by their SQLSTATE and by the state of the connection.
+
+No message is looked into: servers speak many languages, and other engines have words of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg
+
+from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
+from .postgres_url import Target
+
+_LOST_STATES: Final = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
+"""The server shuts down, has crashed, starts, or has ended the connection."""
+_LOST_CLASS: Final = "08"
+_AGAIN: Final = {"40001", "40P01", "55P03"}
+"""Transactions that ran into each other: a serialization failure, a deadlock, a lock not had."""
+_OPEN: Final = {"40003"}
+"""The server itself does not know whether the statement was completed."""
+_BROKEN: Final = {"XX001", "XX002"}
+_NO_RIGHT: Final = {"42501", "25006"}
+"""The role may not do that, or nobody may: the server is read-only."""
+
+
+class SilentError(psycopg.OperationalError):
+    """The server has said nothing for too long; the connection was closed."""
+
+
+class ConnectError(psycopg.OperationalError):
+    """No connection was to be had; nothing was sent."""
+
+
+def is_lost(fault: psycopg.Error, connection: psycopg.Connection[object] | None) -> bool:
+    """Tell whether a connection ended with an error, so that its last answer may be missing."""
+    state = fault.sqlstate
+    if state is not None and (
+        state in _LOST_STATES or state in _OPEN or state.startswith(_LOST_CLASS)
+    ):
+        return True
+    if isinstance(fault, ConnectError | SilentError):
+        return True
+    return connection is not None and (connection.closed or connection.broken)
+
+
+def may_go_again(fault: psycopg.Error) -> bool:
+    """Tell whether a transaction was undone only because of others, and may be done again."""
+    return fault.sqlstate in _AGAIN
+
+
+def has_no_right(fault: BaseException | None) -> bool:
+    """Tell whether the role, or the server, only reads."""
+    return isinstance(fault, psycopg.Error) and fault.sqlstate in _NO_RIGHT
+
+
+def told(fault: Exception, target: Target, operation_id: str | None = None) -> SessionFsmError:
+    """Return what an error of the database means to a user of the store."""
+    state = getattr(fault, "sqlstate", None)
+    words = getattr(getattr(fault, "diag", None), "message_primary", None) or str(fault)
+    problem = target.hide(words.strip() or type(fault).__name__)
+    if state in _BROKEN or isinstance(fault, UnicodeDecodeError):
+        return CorruptRecordError(record=f"the database {target.url}", problems=(problem,))
+    name = state or type(fault).__name__
+    return StoreUnavailableError(
+        problem=f"{target.url}: {problem} ({name})", operation_id=operation_id
+    )

@@ -1,0 +1,223 @@
+"""What dead owners left in a PostgreSQL store, and who makes it its own: each piece once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from .postgres_commit import OWNING
+from .postgres_links import Connection
+from .postgres_sql import Sql
+from .records import LATELY_SECONDS, Abandoned, Taken, Work, WorkKind
+
+KINDS: Final[dict[str, WorkKind]] = {
+    "task": "task",
+    "start": "start",
+    "stop": "stop",
+    "worker": "worker",
+}
+
+# From owner to owner through the index: there are few of them, whatever they have to do.
+_OWNERS: Final = (
+    "WITH RECURSIVE each AS ("
+    "(SELECT owner_id FROM {s}.work ORDER BY owner_id LIMIT 1)"
+    " UNION ALL SELECT (SELECT work.owner_id FROM {s}.work WHERE work.owner_id > each.owner_id"
+    " ORDER BY work.owner_id LIMIT 1) FROM each WHERE each.owner_id IS NOT NULL)"
+    " SELECT each.owner_id FROM each WHERE each.owner_id IS NOT NULL AND NOT EXISTS (SELECT 1"
+    " FROM {s}.owner WHERE owner.owner_id = each.owner_id"
+    " AND owner.expires_at > clock_timestamp()) ORDER BY each.owner_id"
+)
+_DEAD_OF_ONE: Final = (
+    "SELECT DISTINCT work.owner_id FROM {s}.work WHERE session_id = %s::text AND NOT EXISTS"
+    " (SELECT 1 FROM {s}.owner WHERE owner.owner_id = work.owner_id"
+    " AND owner.expires_at > clock_timestamp())"
+)
+_LEFT: Final = (
+    "SELECT work.session_id, work.owner_id, work.kind, work.item FROM {s}.work"
+    " JOIN {s}.session ON session.session_id = work.session_id"
+    " WHERE work.owner_id = ANY(%(dead)s::text[]) AND session.lifecycle = %(lifecycle)s::text"
+)
+# A renewal that is being made is waited for, and none is made until this is done.
+_STILL: Final = (
+    "SELECT owner_id FROM {s}.owner WHERE owner_id = ANY(%s::text[])"
+    " AND expires_at <= clock_timestamp() ORDER BY owner_id FOR SHARE"
+)
+_LIVING: Final = (
+    "SELECT owner_id FROM {s}.owner WHERE owner_id = ANY(%s::text[])"
+    " AND expires_at > clock_timestamp()"
+)
+# Whoever comes meanwhile passes over what is locked: so each has its own share.
+_PICK: Final = (
+    "SELECT session.session_id FROM {s}.work"
+    " JOIN {s}.session ON session.session_id = work.session_id"
+    " WHERE work.owner_id = %(owner)s::text AND session.lifecycle = %(lifecycle)s::text"
+    " AND (%(restarting)s::boolean OR session.recovery <> 'restart' OR NOT EXISTS"
+    " (SELECT 1 FROM {s}.work AS run WHERE run.session_id = session.session_id"
+    " AND run.kind = 'worker' AND run.owner_id = ANY(%(dead)s::text[])))"
+    " ORDER BY work.session_id LIMIT %(limit)s FOR UPDATE OF session SKIP LOCKED"
+)
+_WORK: Final = (
+    "SELECT session_id, owner_id, kind, item FROM {s}.work"
+    " WHERE session_id = ANY(%s::text[]) AND owner_id = ANY(%s::text[])"
+    " ORDER BY session_id, owner_id, kind, item FOR UPDATE"
+)
+_MOVE: Final = (
+    "UPDATE {s}.work SET owner_id = %s::text"
+    " WHERE session_id = ANY(%s::text[]) AND owner_id = ANY(%s::text[])"
+)
+# Only what makes an owner changes hands with a new token: a task may be one of a session that
+# another node, which lives, runs.
+_TAKE: Final = (
+    "UPDATE {s}.session SET"
+    " owner_id = CASE WHEN session_id = ANY(%(owned)s::text[]) THEN %(taker)s::text"
+    " ELSE owner_id END,"
+    " token = token + CASE WHEN session_id = ANY(%(owned)s::text[]) THEN 1 ELSE 0 END,"
+    " attempts = CASE WHEN taken_at > clock_timestamp() - %(counted)s::interval"
+    " THEN attempts + 1 ELSE 1 END, taken_at = clock_timestamp()"
+    " WHERE session_id = ANY(%(ids)s::text[]) RETURNING session_id, token, attempts"
+)
+_GIVE_WORK: Final = (
+    "UPDATE {s}.work SET owner_id = %s::text WHERE session_id = %s::text"
+    " AND owner_id = %s::text AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+)
+_GIVE_SESSION: Final = (
+    "UPDATE {s}.session SET owner_id = %s::text WHERE session_id = %s::text AND owner_id = %s::text"
+    " AND NOT EXISTS (SELECT 1 FROM {s}.work WHERE work.session_id = session.session_id"
+    " AND work.kind = ANY(%s::text[]) AND work.owner_id = session.owner_id)"
+)
+_FORGET: Final = (
+    "DELETE FROM {s}.owner WHERE owner_id IN (SELECT owner_id FROM {s}.owner AS gone"
+    " WHERE expires_at <= clock_timestamp() AND NOT EXISTS"
+    " (SELECT 1 FROM {s}.work WHERE work.owner_id = gone.owner_id)"
+    " ORDER BY owner_id FOR UPDATE SKIP LOCKED)"
+)
+
+
+def left_by_the_dead(
+    link: Connection, sql: Sql, lifecycle: str, session_id: str | None
+) -> tuple[Abandoned, ...]:
+    """Return what dead owners left, by session; of one session, or of all."""
+    if session_id is None:
+        dead = _names(link.execute(sql(_OWNERS)))
+    else:
+        dead = _names(link.execute(sql(_DEAD_OF_ONE), (session_id,)))
+    if not dead:
+        return ()
+    told = {"dead": dead, "lifecycle": lifecycle, "id": session_id}
+    text = _LEFT if session_id is None else f"{_LEFT} AND work.session_id = %(id)s::text"
+    return tuple(Abandoned(*key, work) for key, work in _by_session(link.execute(sql(text), told)))
+
+
+def _names(rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    return [name for (name,) in rows]
+
+
+def _by_session(
+    rows: Iterable[tuple[Any, ...]],
+) -> list[tuple[tuple[str, str], tuple[Work, ...]]]:
+    found: dict[tuple[str, str], list[Work]] = {}
+    for session_id, owner_id, kind, item in rows:
+        found.setdefault((session_id, owner_id), []).append(Work(KINDS[kind], item))
+    return [
+        (key, tuple(sorted(work, key=lambda each: (each.kind, each.item))))
+        for key, work in sorted(found.items())
+    ]
+
+
+class TakeOver:
+    """One transaction that makes work of dead owners another one's own.
+
+    Args:
+        sql: Formats statements.
+        lifecycle: Name of the lifecycle.
+        owner_id: Who takes it.
+        restarting: Whether sessions are taken whose worker is to be started again, too.
+    """
+
+    def __init__(self, sql: Sql, lifecycle: str, owner_id: str, *, restarting: bool) -> None:
+        self._sql = sql
+        self._lifecycle = lifecycle
+        self._owner_id = owner_id
+        self._restarting = restarting
+
+    def make(self, link: Connection, limit: int) -> tuple[tuple[Taken, ...], dict[str, int]]:
+        """Take work of so many sessions at most, in a transaction.
+
+        Returns:
+            What was taken, and the token of each session that has a new owner.
+        """
+        sql, owner_id = self._sql, self._owner_id
+        dead = self._dead(link)
+        ids = self._picked(link, dead, limit)
+        if not ids:
+            return (), {}
+        # It was looked for before its session was locked: somebody may have taken it since.
+        work = _by_session(link.execute(sql(_WORK), (ids, dead)))
+        link.execute(sql(_MOVE), (owner_id, ids, dead))
+        owned = sorted({key[0] for key, some in work if any(each.kind in OWNING for each in some)})
+        told = {"owned": owned, "taker": owner_id, "ids": sorted({key[0] for key, _ in work})}
+        counted = f"{LATELY_SECONDS:g} seconds"
+        rows = link.execute(sql(_TAKE), {**told, "counted": counted}).fetchall()
+        attempts = {session_id: count for session_id, _, count in rows}
+        tokens = {session_id: token for session_id, token, _ in rows if session_id in owned}
+        taken = tuple(
+            Taken(
+                session_id=session_id,
+                owner_id=dead_id,
+                work=some,
+                holder_id=owner_id,
+                attempts=attempts[session_id],
+            )
+            for (session_id, dead_id), some in work
+        )
+        return taken, tokens
+
+    def _dead(self, link: Connection) -> list[str]:
+        dead = _names(link.execute(self._sql(_OWNERS)))
+        if not dead:
+            return []
+        link.execute(self._sql(_STILL), (dead,))
+        living = _names(link.execute(self._sql(_LIVING), (dead,)))
+        return [owner for owner in dead if owner not in living]
+
+    def _picked(self, link: Connection, dead: list[str], limit: int) -> list[str]:
+        ids: dict[str, None] = {}
+        for owner in dead:
+            if len(ids) >= limit:
+                break
+            told = {
+                "owner": owner,
+                "lifecycle": self._lifecycle,
+                "restarting": self._restarting,
+                "dead": dead,
+            }
+            # A session has a row for each piece of work: the same may come more than once.
+            rows = link.execute(self._sql(_PICK), {**told, "limit": limit})
+            ids.update(dict.fromkeys(_names(rows)))
+        return list(ids)[:limit]
+
+    def has_landed(self, link: Connection, taken: tuple[Taken, ...]) -> bool:
+        """Tell whether what `make` returned was taken for good; asked where an answer was lost."""
+        ids = sorted({each.session_id for each in taken})
+        work = _by_session(link.execute(self._sql(_WORK), (ids, [self._owner_id])))
+        have = {(session_id, each) for (session_id, _), some in work for each in some}
+        return bool(taken) and all(
+            (each.session_id, work) in have for each in taken for work in each.work
+        )
+
+
+def forget_the_dead(link: Connection, sql: Sql) -> None:
+    """Remove the rows of dead owners who have left nothing."""
+    link.execute(sql(_FORGET))
+
+
+def give_back(link: Connection, sql: Sql, taken: Taken) -> None:
+    """Have work be the dead owner's again, in a transaction, unless it was done meanwhile."""
+    session_id, holder_id = taken.session_id, taken.holder_id
+    lock = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
+    link.execute(sql(lock), (session_id,))
+    kinds, items = [work.kind for work in taken.work], [work.item for work in taken.work]
+    given = link.execute(sql(_GIVE_WORK), (taken.owner_id, session_id, holder_id, kinds, items))
+    if given.rowcount and any(kind in OWNING for kind in kinds):
+        told = (taken.owner_id, session_id, holder_id, list(OWNING))
+        link.execute(sql(_GIVE_SESSION), told)

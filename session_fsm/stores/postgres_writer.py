@@ -1,0 +1,250 @@
+"""How commits get to a PostgreSQL server: together, in one round trip, and each with an answer.
+
+Whoever finds nobody writing writes at once; who comes meanwhile is written together with others, in
+one transaction that goes to the server as one pipeline. If anything is wrong with that, each of its
+commits is made again by the thread that it belongs to, alone: one that the server refuses does no
+harm to the others, and one whose answer was lost asks what became of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Final
+
+import psycopg
+
+from ..errors import SessionFsmError, StoreUnavailableError
+from .commit_queue import CommitQueue, Entry
+from .postgres_commit import GoneError, PreparedCommit
+from .postgres_connection import Connections, undo
+from .postgres_faults import ConnectError, is_lost, may_go_again, told
+from .postgres_links import Connection
+
+MAX_OPEN: Final = 10_000
+"""Most operations that are remembered as never answered."""
+
+
+class _AloneError(Exception):
+    """A commit of a group has to be made alone.
+
+    Args:
+        may_have_landed: Whether it was sent, and its answer lost.
+    """
+
+    def __init__(self, *, may_have_landed: bool) -> None:
+        super().__init__()
+        self.may_have_landed = may_have_landed
+
+
+class Writer:
+    """What makes the commits of one store.
+
+    Args:
+        connections: The connections of the store.
+        noted: Called with each commit that was made.
+
+    Threads: safe.
+    """
+
+    def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
+        self._connections = connections
+        self._noted = noted
+        self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open_lock = threading.Lock()
+
+    def commit(self, change: PreparedCommit) -> None:
+        """Make a commit, alone or together with others; durable on return, unless in a batch.
+
+        Raises:
+            SessionFsmError: It was refused, or could not be written; nothing of it was.
+            StoreUnavailableError: With its operation id: it may have been written.
+        """
+        connections = self._connections
+        connections.check_open()
+        if connections.in_batch:
+            self._in_batch(change)
+        elif change.before is not None:
+            if connections.is_batching:
+                with self._queue.alone():
+                    pass  # its transaction might wait for the batch's in the server, too long
+            self._make_alone(change, may_have_landed=False)
+        else:
+            try:
+                self._queue.submit(change)
+            except _AloneError as alone:
+                self._make_alone(change, may_have_landed=alone.may_have_landed)
+        self._noted(change)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep every other thread from committing inside."""
+        return self._queue.alone()
+
+    def is_open(self, operation_id: str, revision: int) -> bool:
+        """Tell whether an operation that was never answered might still arrive at the server.
+
+        Args:
+            operation_id: The operation.
+            revision: The revision that the session has now; once it has moved on, nothing that was
+                decided from an older one lands.
+        """
+        with self._open_lock:
+            expected = self._open.get(operation_id)
+        return expected is not None and revision == expected
+
+    # --- together -------------------------------------------------------------------------
+
+    def _write(self, entries: Sequence[Entry[PreparedCommit]]) -> None:
+        changes = [entry.item for entry in entries if entry.item is not None]
+        link: Connection | None = None
+        try:
+            with self._connections.link() as link:
+                rows = _sent_together(link, changes)
+                for entry, change, row in zip(entries, changes, rows, strict=True):
+                    if row is not None:
+                        change.note(row)
+                        entry.answer()
+                    elif (reason := change.reason(link)) is not None:
+                        entry.answer(reason)
+                    else:
+                        entry.answer(_AloneError(may_have_landed=False))
+        except (psycopg.Error, UnicodeError) as fault:
+            # Without a connection nothing was sent.
+            lost = link is not None and isinstance(fault, psycopg.Error) and is_lost(fault, link)
+            for entry in entries:
+                if entry.pending:
+                    entry.answer(_AloneError(may_have_landed=lost))
+        except SessionFsmError as fault:
+            for entry in entries:
+                entry.answer(fault)
+
+    def _unknown(self, change: PreparedCommit) -> StoreUnavailableError:
+        return self._never_answered(change, "the thread that was writing was interrupted")
+
+    def _never_answered(self, change: PreparedCommit, problem: str) -> StoreUnavailableError:
+        operation_id = change.operation_id
+        with self._open_lock:
+            self._open[operation_id] = change.commit.expected_revision
+            while len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
+        return StoreUnavailableError(
+            problem=f"{self._connections.url}: {problem}", operation_id=operation_id
+        )
+
+    # --- alone ----------------------------------------------------------------------------
+
+    def _make_alone(self, change: PreparedCommit, *, may_have_landed: bool) -> None:
+        """Make a commit until there is a definite answer, or no time left."""
+        connections, patience = self._connections, self._connections.patience()
+        while True:
+            link: Connection | None = None
+            try:
+                connections.check_open()
+                with connections.link() as link:
+                    if may_have_landed and change.find_landed(link):
+                        return
+                    try:
+                        if _made(link, change):
+                            return
+                        if may_have_landed and change.find_landed(link):
+                            return  # it arrived meanwhile: what was in its way was itself
+                        reason = change.reason(link)
+                    except SessionFsmError as refused:
+                        if may_have_landed and change.find_landed(link):
+                            return
+                        reason = refused
+                    except psycopg.errors.UniqueViolation:
+                        # Somebody has created the id, or has just ended a life of it.
+                        reason = change.reason(link)
+                    if reason is not None:
+                        raise reason
+                    fault: Exception = GoneError()
+            except ConnectError as missing:
+                fault = missing
+            except psycopg.Error as failed:
+                fault = failed
+                if is_lost(failed, link):
+                    may_have_landed = True
+                    connections.source.forget_idle()
+                elif not may_go_again(failed):
+                    if may_have_landed:
+                        raise self._never_answered(change, _words(connections, failed)) from failed
+                    raise told(failed, connections.target) from failed
+            except UnicodeError as failed:
+                raise told(failed, connections.target) from failed
+            except StoreUnavailableError as closed:
+                if may_have_landed and closed.operation_id is None:
+                    raise self._never_answered(change, closed.problem) from closed
+                raise
+            if not patience.pause():
+                words = _words(connections, fault)
+                if may_have_landed:
+                    raise self._never_answered(change, words) from fault
+                raise told(fault, connections.target) from fault
+
+    # --- in a batch -----------------------------------------------------------------------
+
+    def _in_batch(self, change: PreparedCommit) -> None:
+        patience = self._connections.patience()
+        while True:
+            try:
+                self._connections.write(change.apply)
+            except GoneError as fault:
+                if not patience.pause():
+                    raise told(fault, self._connections.target) from fault
+            else:
+                return
+
+
+def _words(connections: Connections, fault: Exception) -> str:
+    error = told(fault, connections.target)
+    return getattr(error, "problem", str(error)).removeprefix(f"{connections.url}: ")
+
+
+Row = tuple[int, str | None]
+
+
+def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[Row | None]:
+    """Send commits in one round trip; returns what the last statement of each returned."""
+    if len(changes) == 1 and changes[0].is_one_statement:
+        return [link.execute(*changes[0].statements[0]).fetchone()]
+    # In one order, so that groups of other processes wait for this one, and not each for the other.
+    ordered = sorted(changes, key=lambda change: change.commit.session_id)
+    cursors: dict[int, psycopg.Cursor[Row]] = {}
+    try:
+        with link.pipeline():
+            link.execute("BEGIN", prepare=False)
+            for change in ordered:
+                for statement in change.statements:
+                    cursor = cursors[id(change)] = link.cursor()
+                    cursor.execute(*statement)
+            ended = link.execute("COMMIT", prepare=False)
+        if ended.statusmessage != "COMMIT":
+            raise psycopg.errors.InFailedSqlTransaction("the transaction was undone")
+    except psycopg.Error:
+        undo(link)
+        raise
+    return [cursors[id(change)].fetchone() for change in changes]
+
+
+def _made(link: Connection, change: PreparedCommit) -> bool:
+    """Make a commit alone; returns whether it was, if nothing has refused it by name."""
+    if change.before is None:
+        [row] = _sent_together(link, [change])
+        if row is not None:
+            change.note(row)
+        return row is not None
+    try:
+        link.execute("BEGIN", prepare=False)
+        change.apply(link)
+    except GoneError:
+        undo(link)
+        return False
+    except BaseException:
+        undo(link)
+        raise
+    link.execute("COMMIT", prepare=False)
+    return True

@@ -1,0 +1,117 @@
+"""Closing a manager on a loop while it is asked for something: nothing is left running, ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+from managing import HookedMemory, await_event, once
+from supervised import in_real_time, waits
+
+from session_fsm import SESSION_LIFECYCLE, ManagerClosedError, Session
+from session_fsm.aio import Child, ChildContext, SessionManager
+
+
+class Gate:
+    """Holds the next commit of a store until it is let through."""
+
+    def __init__(self, store: HookedMemory) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.reached = asyncio.Event()
+        self._go_on = threading.Event()
+        store.after["commit"] = once(self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self.reached.set)
+        await_event(self._go_on)
+
+    def open(self) -> None:
+        """Let it through."""
+        self._go_on.set()
+
+
+async def never(child: ChildContext) -> None:
+    """Fail: nothing may be started."""
+    raise AssertionError(f"{child.name} was started")
+
+
+Begin = Callable[[SessionManager], Awaitable[Session]]
+
+
+async def _start(_: Session) -> None:
+    raise AssertionError("it was started")
+
+
+BEGUN: dict[str, Begin] = {
+    "create with children": lambda manager: manager.create("s", children=[Child("c", never)]),
+    "create with start": lambda manager: manager.create("s", start=_start),
+    "supervise": lambda manager: manager.supervise("old", [Child("c", never)]),
+}
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("verb", BEGUN)
+@in_real_time
+async def test_aio_closing_starts_nothing_any_longer(verb: str, slow: bool) -> None:
+    """A session whose creation is under way at the close is not started, and the close is done."""
+    store = HookedMemory(SESSION_LIFECYCLE)
+    asked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def running(child: ChildContext) -> None:
+        await child.stopping.wait()
+        asked.set()
+        await may_end.wait()
+
+    async with SessionManager(store) as other:
+        manager = SessionManager(store)
+        async with manager:
+            await manager.create("old")
+            if slow:
+                await manager.create("slow", children=[Child("c", running)])
+            gate = Gate(store)
+            begun = asyncio.ensure_future(BEGUN[verb](manager))
+            await gate.reached.wait()
+            closing = asyncio.ensure_future(manager.close())
+            if slow:
+                await asked.wait()
+            await asyncio.sleep(0)
+            gate.open()
+            await asyncio.wait((begun,))
+            assert isinstance(begun.exception(), ManagerClosedError)
+            may_end.set()
+            await closing
+        if verb == "supervise":
+            assert (await other.get("old")).status == "active"
+            taken = await other.supervise("old", [Child("c", waits)])
+            assert taken.worker.alive
+        else:
+            session = await other.get("s")
+            assert session.status == "terminated"
+            assert session.state.error == "its manager was closed"
+        assert (await other.verify()).ok
+
+
+@in_real_time
+async def test_aio_closing_undoes_what_was_begun_though_it_is_cancelled() -> None:
+    """Who is cancelled while the close undoes its creation is cancelled, and it is undone."""
+    store = HookedMemory(SESSION_LIFECYCLE)
+    async with SessionManager(store) as other:
+        manager = SessionManager(store)
+        async with manager:
+            first = Gate(store)
+            begun = asyncio.ensure_future(manager.create("s", children=[Child("c", never)]))
+            await first.reached.wait()
+            closing = asyncio.ensure_future(manager.close())
+            await asyncio.sleep(0)
+            second = Gate(store)
+            first.open()
+            await second.reached.wait()
+            begun.cancel()
+            await asyncio.sleep(0)
+            second.open()
+            with pytest.raises(asyncio.CancelledError):
+                await begun
+            await closing
+        assert (await other.get("s")).status == "terminated"

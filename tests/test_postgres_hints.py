@@ -1,0 +1,119 @@
+"""Processes hint to each other that something was committed, outside of the commits."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+
+import pytest
+from postgres_server import PostgresServer
+
+from session_fsm.stores import PostgresStore
+from session_fsm.stores import postgres_hints as hints
+from session_fsm.stores.postgres_hints import channel_of
+from session_fsm.testing.authors import Author
+
+PATIENCE_SECONDS = 30
+
+
+def listeners(postgres: PostgresServer) -> int:
+    """Return how many connections listen, as far as their last statement tells."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %%'"
+    [(number,)] = postgres.execute(query)
+    return int(number)
+
+
+def test_hints_reach_other_stores(
+    postgres_url: str, postgres_store: PostgresStore, postgres: PostgresServer
+) -> None:
+    """A commit of one store is heard of in another one; nobody listens before somebody watches."""
+    postgres_store.enlist("author")
+    with closing(PostgresStore(postgres_url)) as other:
+        assert listeners(postgres) == 0
+        rung = threading.Event()
+        end = other.watch(rung.set)
+        assert rung.wait(PATIENCE_SECONDS)  # it listens: what was before may have been missed
+        rung.clear()
+        Author(postgres_store).write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+        other.watch(lambda: None)
+        assert listeners(postgres) == 1
+        end()
+        end()
+
+
+def test_hints_are_of_others_alone(
+    postgres_url: str, postgres_store: PostgresStore, postgres: PostgresServer
+) -> None:
+    """A store is not told of its own commits, nor whoever has ended watching of any."""
+    postgres_store.enlist("author")
+    ready, heard = threading.Event(), []
+    end = postgres_store.watch(ready.set)
+    assert ready.wait(PATIENCE_SECONDS)
+    end()
+    postgres_store.watch(lambda: heard.append("own"))
+    with closing(PostgresStore(postgres_url)) as other:
+        rung = threading.Event()
+        other.watch(rung.set)
+        assert rung.wait(PATIENCE_SECONDS)
+        rung.clear()
+        Author(postgres_store).write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+    assert heard == []
+
+
+def test_hints_are_sent_outside_of_commits(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+) -> None:
+    """Many commits in a while are one notification, which no commit waits for."""
+    monkeypatch.setattr(hints, "PAUSE_SECONDS", PATIENCE_SECONDS)
+    postgres_store.enlist("author")
+    channel = channel_of(postgres_store._connections.sql.schema)
+    with postgres.connect() as connection:
+        connection.execute(f'LISTEN "{channel}"'.encode())
+        author = Author(postgres_store)
+        author.write("a", "activate")
+        heard = list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1))
+        for _ in range(20):
+            author.write("a", "touch")
+        heard += connection.notifies(timeout=0)
+    assert len(heard) == 1
+
+
+def test_hints_survive_a_lost_connection(
+    postgres_url: str,
+    postgres_store: PostgresStore,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who listens listens again after its connection was ended, and is rung for what it missed."""
+    monkeypatch.setattr(hints, "RETRY_SECONDS", 0.01)
+    postgres_store.enlist("author")
+    rung = threading.Event()
+    postgres_store.watch(rung.set)
+    assert rung.wait(PATIENCE_SECONDS)
+    rung.clear()
+    postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %%'"
+    )
+    assert rung.wait(PATIENCE_SECONDS)
+    rung.clear()
+    with closing(PostgresStore(postgres_url)) as other:
+        other.enlist("other")
+        Author(other, "other").write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+
+
+def test_hints_failing_watchers_are_alone(
+    postgres_url: str, postgres_store: PostgresStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback that raises is logged, and keeps nobody else from hearing."""
+    rung = threading.Event()
+    postgres_store.watch(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    postgres_store.watch(rung.set)
+    with closing(PostgresStore(postgres_url)) as other:
+        other.enlist("other")
+        Author(other, "other").write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+    postgres_store.close()
+    assert "whoever watches has failed" in caplog.text

@@ -1,0 +1,216 @@
+"""The schema of a PostgreSQL store is made once, known again, checked, and upgraded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from postgres_server import PostgresServer
+
+from session_fsm import (
+    SESSION_LIFECYCLE,
+    Lifecycle,
+    LifecycleError,
+    Row,
+    SchemaVersionError,
+    SessionManager,
+    StoreUnavailableError,
+)
+from session_fsm.stores import PostgresStore, upgrade_store
+from session_fsm.stores.postgres_rules import KEPT
+from session_fsm.stores.postgres_schema import SCHEMA_VERSION
+from session_fsm.stores.postgres_sql import Sql
+from session_fsm.stores.records import UpgradeReport
+
+TOGETHER = 8
+STRICTER = SESSION_LIFECYCLE.extend(
+    rows=[Row("wake", "idle", "active")], name=SESSION_LIFECYCLE.name
+)
+"""The same moves, with another row."""
+LEAPING = Lifecycle(
+    ("active", "terminated"),
+    "active",
+    [Row("leap", "active", "terminated", ending=True)],
+    name=SESSION_LIFECYCLE.name,
+)
+"""Another move."""
+
+
+@pytest.fixture
+def schema(postgres_url: str) -> str:
+    """The schema that the URL names, quoted."""
+    return Sql(postgres_url.rpartition("=")[2]).quoted
+
+
+@pytest.fixture
+def made(postgres_url: str, schema: str) -> str:
+    """The same, with a store in it."""
+    PostgresStore(postgres_url).close()
+    return schema
+
+
+def test_postgres_schema_is_made_once_by_all_who_come(
+    postgres: PostgresServer, postgres_url: str, schema: str
+) -> None:
+    """Of those who open a new store together one makes it, and every one of them has it."""
+    barrier, faults = threading.Barrier(TOGETHER), []
+
+    def come() -> None:
+        try:
+            barrier.wait()
+            with closing(PostgresStore(postgres_url)) as store:
+                assert store.check() == ()
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=come) for _ in range(TOGETHER)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    for table in ("meta", "feed", "lifecycle"):
+        assert postgres.execute(f"SELECT count(*) FROM {schema}.{table}") == [(1,)]
+
+
+def test_postgres_schema_is_made_where_an_empty_one_is(
+    postgres: PostgresServer, postgres_url: str, schema: str
+) -> None:
+    """A schema that somebody made for the store is used."""
+    postgres.execute(f"CREATE SCHEMA {schema}")
+    with closing(PostgresStore(postgres_url)) as store:
+        assert store.check() == ()
+
+
+@pytest.mark.parametrize(
+    ("statements", "found"),
+    [
+        ("CREATE TABLE {s}.theirs (a int)", "another application"),
+        ("CREATE TABLE {s}.meta (a int)", "another application"),
+        ("CREATE TABLE {s}.meta (application text, version int)", "another application"),
+        (
+            "CREATE TABLE {s}.meta (application text, version int);"
+            " INSERT INTO {s}.meta VALUES ('theirs', 1)",
+            "another application",
+        ),
+    ],
+)
+def test_postgres_schema_of_others_is_left(
+    postgres: PostgresServer, postgres_url: str, schema: str, statements: str, found: str
+) -> None:
+    """A schema with somebody else's tables is refused, and nothing is made in it."""
+    postgres.execute(f"CREATE SCHEMA {schema}")
+    for statement in statements.replace("{s}", schema).split(";"):
+        postgres.execute(statement)
+    for attempt in (PostgresStore, upgrade_store):
+        with pytest.raises(SchemaVersionError, match=found):
+            attempt(postgres_url)
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
+    assert postgres.execute(tables, (schema.strip('"'),)) == [(1,)]
+
+
+def test_postgres_schema_of_a_newer_version_is_refused(
+    postgres: PostgresServer, postgres_url: str, made: str
+) -> None:
+    """A version that is not known here is named, and left."""
+    postgres.execute(f"UPDATE {made}.meta SET version = 99")
+    for attempt in (PostgresStore, upgrade_store):
+        with pytest.raises(SchemaVersionError, match="99 of a session store"):
+            attempt(postgres_url)
+    assert postgres.execute(f"SELECT version FROM {made}.meta") == [(99,)]
+
+
+def test_postgres_schema_needs_utf8(postgres: PostgresServer) -> None:
+    """A database of another encoding, which can't keep every text, is refused."""
+    name = postgres.new_schema()
+    postgres.execute(
+        f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    url = f"{postgres.url().rpartition('/')[0]}/{name}"
+    with pytest.raises(StoreUnavailableError, match="LATIN1"):
+        PostgresStore(url)
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("DROP TRIGGER session_rules ON {s}.session", "trigger session_rules is missing"),
+        ("ALTER TABLE {s}.session DISABLE TRIGGER session_rules", "session_rules is not as it was"),
+        ("DROP INDEX {s}.session_by_deadline", "index session_by_deadline is missing"),
+        ("ALTER TABLE {s}.session ALTER digest DROP NOT NULL", "session.digest is not as it was"),
+        ('ALTER TABLE {s}.mark ALTER name TYPE text COLLATE "default"', "mark.name is not as"),
+        ("ALTER TABLE {s}.session DROP COLUMN document", "session.document is missing"),
+        (
+            "CREATE OR REPLACE FUNCTION {s}.session_rules() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NEW; END'",
+            "function session_rules is not as it was",
+        ),
+        ("DELETE FROM {s}.legal_move WHERE source = 'idle'", "legal_move is not as lifecycle"),
+        ("UPDATE {s}.lifecycle_status SET is_final = false", "lifecycle_status is not as"),
+        ("INSERT INTO {s}.session_count VALUES ('session', 'idle', 3)", "'idle', 3 counted"),
+        ("ALTER TABLE {s}.feed DISABLE TRIGGER ALL;; DELETE FROM {s}.feed", "lacks its row"),
+    ],
+)
+def test_postgres_schema_check_names_what_was_changed(
+    postgres: PostgresServer, postgres_url: str, made: str, statement: str, problem: str
+) -> None:
+    """What is missing or was changed is named by the check of the store."""
+    with closing(PostgresStore(postgres_url)) as store:
+        assert store.check() == ()
+        for each in statement.replace("{s}", made).split(";;"):
+            postgres.execute(each)
+        assert any(problem in found for found in store.check()), store.check()
+
+
+# --- upgrades ------------------------------------------------------------------------------------
+
+
+def test_postgres_upgrade_makes_a_store(postgres_url: str) -> None:
+    """Where there is none, one is made, once; a second time there is nothing to do."""
+    made = upgrade_store(postgres_url)
+    assert made == UpgradeReport(found=0, version=SCHEMA_VERSION, sessions=0)
+    with closing(PostgresStore(postgres_url)) as store, SessionManager(store) as manager:
+        manager.create("a")
+    again = upgrade_store(postgres_url)
+    assert again == UpgradeReport(found=SCHEMA_VERSION, version=SCHEMA_VERSION, sessions=1)
+
+
+def test_postgres_upgrade_knows_other_rows_of_a_lifecycle(postgres_url: str, made: str) -> None:
+    """Other rows with the same moves are made known anew; with other moves they are refused."""
+    with pytest.raises(LifecycleError, match="session-fsm upgrade"):
+        PostgresStore(postgres_url, STRICTER)
+    assert upgrade_store(postgres_url, STRICTER).renewed
+    PostgresStore(postgres_url, STRICTER).close()
+    with pytest.raises(LifecycleError, match="another name"):
+        PostgresStore(postgres_url, LEAPING)
+    with pytest.raises(LifecycleError, match="another name"):
+        upgrade_store(postgres_url, LEAPING)
+    PostgresStore(postgres_url, STRICTER).close()
+
+
+def test_postgres_upgrade_makes_rules_anew(
+    postgres: PostgresServer, postgres_url: str, made: str
+) -> None:
+    """Triggers and functions that were changed are again what they were."""
+    postgres.execute(f"DROP TRIGGER session_rules ON {made}.session")
+    postgres.execute(f"ALTER TABLE {made}.session_event DISABLE TRIGGER ALL")
+    with closing(PostgresStore(postgres_url)) as store:
+        assert len(store.check()) > 2
+        upgrade_store(postgres_url)
+        assert store.check() == ()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        postgres.execute(f"TRUNCATE {made}.{KEPT[0]}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(postgres: PostgresServer) -> Iterator[None]:
+    """Locks that a test would leave are met at its end, not in the next one."""
+    yield
+    assert postgres.execute("SELECT count(*) FROM pg_prepared_xacts") == [(0,)]
