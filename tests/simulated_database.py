@@ -203,6 +203,10 @@ class SimulatedDatabase(MemoryStore):
             return False, 0
         return operation_id in life.operations, life.revision
 
+    def has_written(self, operation_id: str) -> bool:
+        """Tell whether an operation has written items."""
+        return operation_id in self._written
+
     def write_once(
         self, session_id: str, expected: int, writes: ItemWrites, operation_id: str
     ) -> tuple[Written, ...]:

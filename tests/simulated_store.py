@@ -106,7 +106,8 @@ class SimulatedStore(SessionStore):
         stated = [token for (_, of), token in self._tokens.items() if of == session_id]
 
         def transaction() -> T:
-            self._database.fence(held, session_id, stated)
+            if operation_id is None or not self._database.has_written(operation_id):
+                self._database.fence(held, session_id, stated)
             return work()
 
         held = self.keeper.held
