@@ -11,6 +11,7 @@ store after the call began: the revision protects writes, it does not protect re
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,7 @@ from .errors import (
     ManagerClosedError,
     RevisionConflictError,
     SessionNotFoundError,
+    StoreError,
 )
 from .explain import next_timed
 from .history import step_of
@@ -41,6 +43,8 @@ from .stores.abc import SessionStore
 from .stores.records import Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
+
+logger = logging.getLogger(__name__)
 
 MAX_RECENT_SESSIONS = 1024
 """Machines of sessions that nobody uses at the moment are kept up to this number."""
@@ -242,7 +246,11 @@ class Core:
     ) -> Change:
         change = self._change(slot, session_id, decision, expected_revision, claims, at, owner_id)
         if change.state.status in self.lifecycle.drains and change.steps:
-            return self._go_on(slot, change, at, owner_id)
+            try:
+                return self._go_on(slot, change, at, owner_id)
+            except StoreError as fault:
+                # The change is made: that its session's way out has to wait is not its failure.
+                logger.warning("session %r could not be gone on with: %s", session_id, fault)
         return change
 
     def _go_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:

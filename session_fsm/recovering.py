@@ -36,13 +36,14 @@ BATCH_SIZE: Final = 100
 
 _WORKER: Final = Work("worker")
 _Left = Callable[[], tuple[Work, ...]]
+Restart = Callable[[Session, str], object]
 
 
 def recover(
     core: Core,
     waiting: deque[Taken],
     *,
-    restart: Callable[[Session], object] | None,
+    restart: Restart | None,
     max_takeovers: int,
     restarting: bool = True,
 ) -> RecoveryReport:
@@ -53,7 +54,7 @@ def recover(
         waiting: What this manager took over before, and could neither recover nor give back; what
             is left of this call is put there.
         restart: Called with each session whose worker is to be started anew, and was claimed for
-            that; None: they are put to rest.
+            that, and with the owner in whose name it was; None: they are put to rest.
         max_takeovers: A session that was taken over more often lately is ended.
         restarting: Whether sessions whose worker is to be started anew are taken at all.
     """
@@ -101,7 +102,7 @@ class _Recovered:
     """What was done so far."""
 
     core: Core
-    restart: Callable[[Session], object] | None
+    restart: Restart | None
     max_takeovers: int
     ended: dict[str, None] = attrs.field(factory=dict)
     released: dict[str, None] = attrs.field(factory=dict)
@@ -141,9 +142,10 @@ class _Recovered:
         left = _left_in(core.store, taken)
         error = self._error(taken)
         runs = _WORKER in taken.work and error is None and self._is_run_anew(taken)
-        if runs and (session := self._adopted(taken, left)) is not None:
+        owner_id = core.owner_id
+        if runs and (session := self._adopted(taken, left, owner_id)) is not None:
             assert self.restart is not None
-            self.restart(session)
+            self.restart(session, owner_id)
             self.restarted[session_id] = None
             return
         change = core.change(session_id, Recover(left, error))
@@ -172,14 +174,14 @@ class _Recovered:
             return False
         return self.core.read(taken.session_id).state.config.recovery == "restart"
 
-    def _adopted(self, taken: Taken, left: _Left) -> Session | None:
+    def _adopted(self, taken: Taken, left: _Left, owner_id: str) -> Session | None:
         """Drop what a dead owner did in a session, and claim its worker; None if that is over."""
         core, session_id = self.core, taken.session_id
         change = core.change(session_id, Recover(lambda: tuple(_without_worker(left()))))
         self.dropped += _tasks_ended(core, change.steps)
         try:
             adopt = Adopt(takes_over=lambda: _WORKER in left())
-            change = core.change(session_id, adopt, claims=(_WORKER,))
+            change = core.change(session_id, adopt, claims=(_WORKER,), owner_id=owner_id)
         except (TransitionError, SessionSupervisedError):
             return None  # it has expired, is ending, or somebody else was first
         rest = tuple(_without_worker(taken.work))

@@ -12,7 +12,7 @@ from typing import Any
 
 from .core import Core
 from .decisions import Adopt, Draft, Fail, Fire, cause_in_words
-from .errors import SessionStartError, StateInvalidError, TransitionError
+from .errors import SessionStartError, StateInvalidError, StoreError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
 from .stores.records import Work
@@ -61,14 +61,14 @@ class Starting:
         change = self._core.create(state, claims=_WORKER if self._activate is None else ())
         return session_of(change.state, change.revision, None)
 
-    def restart(self, session: Session, *, start: Callable[[Session], Any]) -> None:
-        """Start what runs for a session whose worker was taken over.
+    def restart(self, session: Session, owner_id: str, *, start: Callable[[Session], Any]) -> None:
+        """Start what runs for a session whose worker was taken over, and claimed by an owner.
 
         Raises:
             SessionStartError: The start raised; the session has ended, with the cause.
             FencedError: The owner was counted as dead meanwhile; what was started was stopped.
         """
-        session_id, owner_id = session.session_id, self._core.owner_id
+        session_id = session.session_id
         try:
             worker = start(session)
         except BaseException as fault:
@@ -81,7 +81,12 @@ class Starting:
             self._core.store.release(session_id, _WORKER, owner_id)
         else:
             self._workers.add(session_id, worker, owner_id)
-            self._workers.act(self._core.change(session_id, _nothing))
+            try:
+                self._workers.act(self._core.change(session_id, _nothing))
+            except StoreError as fault:
+                # It runs, and is claimed: nobody else may be given the session. If that has come to
+                # be ended meanwhile, the next sweep stops it.
+                logger.warning("session %r was not looked at again: %s", session_id, fault)
 
     def adopt(self, session_id: str) -> Session:
         """Claim the worker of a session that lives without one.

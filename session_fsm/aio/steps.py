@@ -99,7 +99,7 @@ class SteppedManager(SessionManager):
         report = recover(
             self._core,
             self._unrecovered,
-            restart=claimed.append if restarts else None,
+            restart=(lambda session, _: claimed.append(session)) if restarts else None,
             max_takeovers=max_takeovers,
             restarting=restarting,
         )
