@@ -15,7 +15,7 @@ import attrs
 from .core import Core
 from .decisions import Adopt, Draft, Fire, cause_in_words
 from .endings import Fail
-from .errors import SessionStartError, StateInvalidError, TransitionError
+from .errors import SessionStartError, StateInvalidError, StoreError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
 from .stores.records import Work
@@ -106,7 +106,12 @@ class Starting:
             self.let_go(claimed)
         else:
             self._workers.add(claimed.session_id, worker, claimed.owner_id)
-            self._workers.act(self._core.change(claimed.session_id, _nothing))
+            try:
+                self._workers.act(self._core.change(claimed.session_id, _nothing))
+            except StoreError as fault:
+                # It runs, and is claimed: nobody else may be given the session. If that has come to
+                # be ended meanwhile, the next sweep stops it.
+                logger.warning("session %r was not looked at again: %s", claimed.session_id, fault)
 
     def adopt(self, session_id: str) -> Claimed:
         """Claim the worker of a session that lives without one.
