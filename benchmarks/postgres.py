@@ -151,7 +151,7 @@ def lines(
         yield ""
         yield from shape_lines(together)
         yield ""
-    if grown:
+    if grown.records:
         yield from postgres_scale.lines(grown, extent.rounds_of_growth)
 
 

@@ -2,9 +2,9 @@
 
 There are a few queues, each for a part of the sessions. Whoever finds nobody writing from its own
 writes at once; who comes meanwhile is written together with others, in one transaction that goes to
-the server as one pipeline. If anything is wrong with that, each of its
-commits is made again by the thread that it belongs to, alone: one that the server refuses does no
-harm to the others, and one whose answer was lost asks what became of it.
+the server as one pipeline. If anything is wrong with that, each of its commits is made again by the
+thread that it belongs to, alone: one that the server refuses does no harm to the others, and one
+whose answer was lost asks what became of it.
 """
 
 from __future__ import annotations
