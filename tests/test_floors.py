@@ -73,7 +73,7 @@ ORDER = (
     "stores.postgres_leases stores.postgres_takeover stores.postgres_traffic",
     "stores.postgres_reading stores.postgres_removing stores.postgres_tables",
     "stores.postgres_upgrade stores.postgres_writer",
-    "stores.postgres_checks stores.postgres_owning",
+    "stores.postgres_checks stores.postgres_owning stores.postgres_tending",
     "stores.postgres",
     "stores",
     "processes",
