@@ -12,7 +12,7 @@ listed = setup["options"]["install_requires"] + "".join(
 for requirement in listed.split():
     if requirement.startswith("session_fsm["):
         continue
-    pinned = re.match(r"([\w.-]+)>=([\w.]+)(,|$)", requirement)
+    pinned = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)(,|$)", requirement)
     if pinned is None:
         raise SystemExit(f"setup.cfg: {requirement} has no lower bound to test")
     print(f"{pinned[1]}=={pinned[2]}")

@@ -67,13 +67,13 @@ ORDER = (
     "stores.sqlite_tables",
     "stores.sqlite stores.spanning",
     "stores.postgres_clock stores.postgres_links stores.postgres_shape",
-    "stores.postgres_commit stores.postgres_retrying stores.postgres_schema",
+    "stores.postgres_commit stores.postgres_pool stores.postgres_retrying stores.postgres_schema",
     "stores.postgres_connection",
     "stores.postgres_counts stores.postgres_feed stores.postgres_hints stores.postgres_items",
     "stores.postgres_leases stores.postgres_takeover stores.postgres_traffic",
     "stores.postgres_reading stores.postgres_removing stores.postgres_tables",
     "stores.postgres_upgrade stores.postgres_writer",
-    "stores.postgres_checks stores.postgres_owning",
+    "stores.postgres_checks stores.postgres_owning stores.postgres_tending",
     "stores.postgres",
     "stores",
     "processes",
@@ -172,11 +172,8 @@ SOLE_IMPORTERS = {
 }
 """Packages that one part of the code hides from the rest."""
 
-IMPORTED_AS = {"opentelemetry-api": "opentelemetry"}
+IMPORTED_AS = {"opentelemetry-api": "opentelemetry", "psycopg-pool": "psycopg_pool"}
 """What a distribution is imported as, where that is not its name."""
-
-EXTRAS_OF = {"psycopg_pool": "psycopg"}
-"""Packages that come with another one, as an extra of it."""
 
 HOSTS = {"pytest": r"session_fsm\.testing\.plugin"}
 """Packages that load a part of the code themselves: they are there whenever it is."""
@@ -359,7 +356,7 @@ def test_floors_lists_cover_what_setup_declares() -> None:
     )
     names = {re.split(r"[<>=\[]", requirement)[0] for requirement in declared.split()}
     names = {IMPORTED_AS.get(name, name) for name in names}
-    homes = SOLE_IMPORTERS.keys() - sys.stdlib_module_names - EXTRAS_OF.keys()
+    homes = SOLE_IMPORTERS.keys() - sys.stdlib_module_names
     assert names == homes | SHARED
 
 

@@ -66,7 +66,10 @@ def test_postgres_connections_pass_settings_through() -> None:
     told = psycopg.conninfo.conninfo_to_dict(target.conninfo)
     assert (target.schema, told["sslmode"], told["sslrootcert"]) == ("a b", "verify-full", "system")
     assert (told["connect_timeout"], told["client_encoding"]) == ("3", "UTF8")
-    assert told["options"] == "-c statement_timeout=1500 -c statement_timeout=7 -c work_mem=64MB"
+    assert told["options"] == (
+        "-c statement_timeout=1500 -c idle_in_transaction_session_timeout=1500"
+        " -c statement_timeout=7 -c work_mem=64MB"
+    )
     assert "options" not in psycopg.conninfo.conninfo_to_dict(target_of("postgresql://h").conninfo)
     assert target_of("postgresql://h", schema="other").schema == "other"
     assert target_of("postgresql://h").schema == DEFAULT_SCHEMA

@@ -20,7 +20,8 @@ from session_fsm.testing.store_batches import in_threads
 
 @pytest.fixture
 def author(postgres_store: PostgresStore) -> Author:
-    """Somebody who lives, and writes."""
+    """Somebody who lives, and writes; positions are given when a test has them given."""
+    postgres_store._tending.close()
     postgres_store.enlist("author")
     return Author(postgres_store)
 

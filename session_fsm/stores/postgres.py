@@ -27,6 +27,7 @@ from .postgres_retrying import never
 from .postgres_schema import prepare
 from .postgres_sql import known
 from .postgres_tables import PostgresTables
+from .postgres_tending import Tending
 from .postgres_traffic import traffic_of
 from .postgres_writer import Writer
 from .records import Commit, carried_over
@@ -34,6 +35,8 @@ from .records import Commit, carried_over
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
+MAX_BEATING: Final = 3
+"""Connections that renew leases, say that owners are gone, and tend what is read later."""
 MAX_HINTING: Final = 2
 """Connections that tell others of commits, and hear of theirs."""
 MEASUREMENTS: Final = 3
@@ -128,14 +131,16 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             schema=schema,
             statement_timeout_seconds=lease_seconds / 10,
             retry_seconds=0,
-            max_connections=2,
+            max_connections=MAX_BEATING,
             silence_seconds=lease_seconds / 10,
             connect_timeout_seconds=lease_seconds / 10,
         )
+        self._tending = Tending(self._beats)
         self._leases = Leases(
             connections,
             self._beats,
             clock=self.clock,
+            beaten=self._tending.nudge,
             lease_seconds=lease_seconds,
             margin_seconds=margin_seconds,
             seconds=seconds,
@@ -282,6 +287,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     def close(self) -> None:
         self._connections.close()
         self._leases.close()
+        self._tending.close()
         self._hints.close()
         self._hinting.close()
         self._beats.close()

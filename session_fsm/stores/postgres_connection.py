@@ -18,7 +18,8 @@ import psycopg
 
 from ..errors import StoreUnavailableError
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
-from .postgres_links import MAX_CONNECTIONS, BorrowedLinks, Connection, OwnLinks, Source
+from .postgres_links import MAX_CONNECTIONS, BorrowedLinks, Connection, Source
+from .postgres_pool import OwnLinks
 from .postgres_retrying import LostError, Patience, in_savepoint, undo
 from .postgres_sql import DEFAULT_SCHEMA, Sql
 from .postgres_url import target_of, target_of_pool

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..errors import StoreUnavailableError
-from .postgres_faults import has_no_right
+from .postgres_faults import left_to_others
 from .postgres_sql import Sql
 
 if TYPE_CHECKING:
@@ -42,21 +41,21 @@ def counts(connections: Connections, lifecycle: str) -> dict[str, int]:
 
     rows = connections.read(read)
     if sum(row[2] for row in rows) > KEPT_APART and not connections.in_batch:
-        tidy(connections)
+        with left_to_others():
+            tidy(connections)
     return {status: number for status, number, _ in rows if number}
 
 
 def tidy(connections: Connections) -> None:
-    """Put differences together where there are many of them; a role that may not leaves them."""
+    """Put differences together where there are many of them.
+
+    Raises:
+        StoreUnavailableError: It can't be done, or the role may not.
+    """
     sql, most = connections.sql, KEPT_APART
     more = connections.read(lambda link: link.execute(sql(_HAS_MANY), (most, most + 1)).fetchone())
-    if more != (True,):
-        return
-    try:
+    if more == (True,):
         connections.write(lambda link: roll_up(link, sql))
-    except StoreUnavailableError as fault:
-        if not has_no_right(fault.__cause__):
-            raise
 
 
 def roll_up(link: Connection, sql: Sql) -> None:

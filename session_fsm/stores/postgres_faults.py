@@ -5,6 +5,8 @@ No message is looked into: servers speak many languages, and other engines have 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
@@ -52,6 +54,16 @@ def may_go_again(fault: psycopg.Error) -> bool:
 def has_no_right(fault: BaseException | None) -> bool:
     """Tell whether the role, or the server, only reads."""
     return isinstance(fault, psycopg.Error) and fault.sqlstate in _NO_RIGHT
+
+
+@contextmanager
+def left_to_others() -> Iterator[None]:
+    """Pass over what the role, or the server, may not do."""
+    try:
+        yield
+    except StoreUnavailableError as fault:
+        if not has_no_right(fault.__cause__):
+            raise
 
 
 def told(fault: Exception, target: Target, operation_id: str | None = None) -> SessionFsmError:

@@ -62,6 +62,7 @@ FEED_OF_ONE: Final = _query(
 )
 
 LOCK: Final = "SELECT newest FROM {s}.feed FOR UPDATE"
+TRY_LOCK: Final = f"{LOCK} SKIP LOCKED"
 UNNUMBERED: Final = (
     "SELECT seq FROM {s}.session_event WHERE position IS NULL ORDER BY seq LIMIT %s::bigint"
 )
@@ -145,14 +146,21 @@ def read_feed(
     return found
 
 
-def number(link: Connection, sql: Sql, limit: int = NUMBERED_AT_ONCE) -> int:
+def number(link: Connection, sql: Sql, limit: int = NUMBERED_AT_ONCE, *, lock: str = LOCK) -> int:
     """Give positions to events that are committed and have none, in a transaction.
+
+    Args:
+        link: In that transaction.
+        sql: Formats statements.
+        limit: Most events that get one.
+        lock: `TRY_LOCK`: nothing is done where somebody else is about it.
 
     Returns:
         How many got one; fewer than the limit: all that are visible have one.
     """
-    row = link.execute(sql(LOCK)).fetchone()
-    assert row is not None
+    row = link.execute(sql(lock)).fetchone()
+    if row is None:
+        return 0
     # A statement of its own: it sees what was numbered by whoever had the lock before.
     waiting = [seq for (seq,) in link.execute(sql(UNNUMBERED), (limit,)).fetchall()]
     if waiting:

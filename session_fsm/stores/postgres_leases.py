@@ -69,6 +69,7 @@ class Leases:
         connections: Those of the store.
         beats: Others, that nobody can use up, and that give up soon.
         clock: Told what time the database has, whenever that is known anew.
+        beaten: Called after each renewal; it does not wait, and never raises.
         lease_seconds: How long an owner lives without a renewal.
         margin_seconds: How much earlier it gives up itself; None: a third of that.
         seconds: Tells what has passed.
@@ -83,6 +84,7 @@ class Leases:
         beats: Connections,
         *,
         clock: DatabaseClock,
+        beaten: Callable[[], None],
         lease_seconds: float = LEASE_SECONDS,
         margin_seconds: float | None = None,
         seconds: Seconds = boot_time,
@@ -95,6 +97,7 @@ class Leases:
         self._beats = beats
         self._sql = connections.sql
         self._clock = clock
+        self._beaten = beaten
         self._seconds = seconds
         self._leases: dict[str, _Lease] = {}
         self._changed = threading.Condition()
@@ -261,6 +264,8 @@ class Leases:
         pause = self.beat_seconds
         while not self._closing.wait(pause):
             done = self.renew()
+            if done:
+                self._beaten()
             pause = self.beat_seconds if done else self.beat_seconds / _RETRIES
 
     def _watch(self) -> None:

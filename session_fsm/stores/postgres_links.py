@@ -1,36 +1,57 @@
 """Single connections to a PostgreSQL server: who has which, and how long one waits on it.
 
-A store has connections of its own, made as they are needed, or borrows each from a pool that is
-somebody else's, and gives it back as it came.
+A store has a pool of its own, or borrows each from one that is somebody else's, and gives it back
+as it came.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from .postgres_faults import ConnectError, SilentError
-from .postgres_url import Target
 
 if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 MAX_CONNECTIONS: Final = 8
 """Most connections of a store to its server, but for the one that renews leases."""
-PATIENCE_SECONDS: Final = 30.0
-"""Longest wait for a connection that another thread uses."""
-_PREPARE_THRESHOLD: Final = 1
-"""A statement is prepared when it is used for the second time: each is used again and again."""
 
 Connection = psycopg.Connection[Any]
+
+
+class Misses:
+    """What went wrong with connections that could not be made.
+
+    Args:
+        hide: Hides what must not be told.
+
+    Attributes:
+        number: How many could not be made.
+        last: What was wrong with the last of them, as it may be told.
+
+    Threads: safe.
+    """
+
+    __slots__ = ("_hide", "last", "number")
+
+    def __init__(self, hide: Callable[[str], str]) -> None:
+        self._hide = hide
+        self.number = 0
+        self.last = ""
+
+    def note(self, text: str) -> str:
+        """Note what went wrong; returns it as it may be told."""
+        self.last = self._hide(text)
+        self.number += 1
+        return self.last
 
 
 class Link(psycopg.Connection[Any]):
@@ -41,6 +62,34 @@ class Link(psycopg.Connection[Any]):
     """
 
     silence_seconds: float | None = None
+
+    @classmethod
+    def connect(  # type: ignore[override]  # the rest of what psycopg takes is passed on as it is
+        cls,
+        conninfo: str = "",
+        *,
+        misses: Misses | None = None,
+        silence_seconds: float | None = None,
+        **more: Any,
+    ) -> Self:
+        """Make a connection.
+
+        Args:
+            conninfo: Where it leads.
+            misses: Told what goes wrong.
+            silence_seconds: See there.
+            more: As psycopg takes it.
+
+        Raises:
+            ConnectError: It can't be made.
+        """
+        try:
+            link = super().connect(conninfo, **more)
+        except (psycopg.Error, UnicodeError) as fault:
+            text = str(fault).strip()
+            raise ConnectError(text if misses is None else misses.note(text)) from None
+        link.silence_seconds = silence_seconds
+        return link
 
     def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
         """Wait for an answer.
@@ -91,96 +140,6 @@ class Source(Protocol):
     def close(self) -> None:
         """Close all that are not somebody else's; those in use when they are given back."""
         ...
-
-
-class OwnLinks:
-    """Connections of a store's own.
-
-    Args:
-        target: Where they lead.
-        silence_seconds: See `Link`.
-        limit: Most at once.
-
-    Threads: safe.
-    """
-
-    def __init__(
-        self, target: Target, *, silence_seconds: float | None, limit: int = MAX_CONNECTIONS
-    ) -> None:
-        self._target = target
-        self._silence_seconds = silence_seconds
-        self._limit = limit
-        self._idle: list[Link] = []
-        self._used = 0
-        self._closed = False
-        self._free = threading.Condition()
-
-    def connect(self) -> Link:
-        """Make a connection that is nobody's yet.
-
-        Raises:
-            ConnectError: It can't be made.
-        """
-        try:
-            link = Link.connect(
-                self._target.conninfo, autocommit=True, prepare_threshold=_PREPARE_THRESHOLD
-            )
-        except (psycopg.Error, UnicodeError) as fault:
-            raise ConnectError(self._target.hide(str(fault).strip())) from None
-        link.silence_seconds = self._silence_seconds
-        return link
-
-    @contextmanager
-    def link(self) -> Iterator[Connection]:
-        """Give a connection in autocommit mode; see `Source`."""
-        link = self._take()
-        try:
-            yield link
-        finally:
-            self._give_back(link)
-
-    def _take(self) -> Link:
-        with self._free:
-            if not self._free.wait_for(self._is_free, PATIENCE_SECONDS):
-                raise ConnectError(f"all {self._limit} connections of the store are in use")
-            self._used += 1
-            if self._idle:
-                return self._idle.pop()
-        try:
-            return self.connect()
-        except BaseException:
-            self._let_go()
-            raise
-
-    def _is_free(self) -> bool:
-        return self._used < self._limit
-
-    def _let_go(self) -> None:
-        with self._free:
-            self._used -= 1
-            self._free.notify()
-
-    def _give_back(self, link: Link) -> None:
-        sound = not link.closed and link.pgconn.transaction_status == TransactionStatus.IDLE
-        with self._free:
-            self._used -= 1
-            self._free.notify()
-            if sound and not self._closed:
-                self._idle.append(link)
-                return
-        link.close()
-
-    def forget_idle(self) -> None:
-        """Close those that nobody uses."""
-        with self._free:
-            idle, self._idle = self._idle, []
-        for link in idle:
-            link.close()
-
-    def close(self) -> None:
-        """Close all; those in use when they are given back."""
-        self._closed = True
-        self.forget_idle()
 
 
 class BorrowedLinks:

@@ -72,10 +72,13 @@ class PostgresTables(SessionStore):
         """
         raise NotImplementedError
 
+    def _rows(self, text: str, told: Any) -> list[tuple[Any, ...]]:
+        """Read rows, in binary: no instants in the words of some DateStyle."""
+        raise NotImplementedError
+
     def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
         told = {"id": known(session_id), "table": known(table), "key": known(key), "at": at}
-        sql = self._connections.sql
-        rows = self._connections.read(lambda link: link.execute(sql(ONE), told).fetchall())
+        rows = self._rows(ONE, told)
         return next(self._items_of(rows, session_id, table), None)
 
     def items(
@@ -83,8 +86,7 @@ class PostgresTables(SessionStore):
     ) -> tuple[Item, ...]:
         told: dict[str, Any] = {"id": known(session_id), "table": known(table), "at": at}
         told |= {"after": after or "", "limit": limit}
-        sql = self._connections.sql
-        rows = self._connections.read(lambda link: link.execute(sql(PAGE), told).fetchall())
+        rows = self._rows(PAGE, told)
         return tuple(self._items_of(rows, session_id, table))
 
     def _items_of(self, rows: list[Any], session_id: str, table: str) -> Iterator[Item]:
@@ -175,7 +177,8 @@ def _value(text: bytes) -> Any:
 
 def item_problems(link: Connection, sql: Sql, lifecycle: str) -> Iterator[str]:
     """Name the items of sessions that are not there, and those that can't be read."""
-    for session_id, table, owner, own, given, key, *row in link.execute(sql(_ALL), (lifecycle,)):
+    rows = link.execute(sql(_ALL), (lifecycle,), binary=True)
+    for session_id, table, owner, own, given, key, *row in rows:
         record = f"item {key!r} in table {table!r} of session {session_id!r}"
         if owner is None:
             yield f"{record}: the session is not stored"
