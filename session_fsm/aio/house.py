@@ -196,7 +196,13 @@ class House(Desk):
         """Take over what dead owners left, and start children anew; see `recovering.recover`."""
         run = partial(self._run_anew, manager)
         return await recover(
-            self.inner, self.calls, run, restart, max_takeovers=max_takeovers, all_=all_
+            self.inner,
+            self.calls,
+            run,
+            restart,
+            max_takeovers=max_takeovers,
+            all_=all_,
+            is_closing=self._closing.done,
         )
 
     async def _run_anew(
