@@ -21,6 +21,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import psycopg
 from psycopg import sql
 
@@ -69,10 +70,35 @@ def memory_setting() -> str:
     return f"{max(64, min(pages // 4 >> 20, 8192))}MB"
 
 
-def measure(directory: Path, sizes: Sequence[int], rounds: int) -> scale.Records:
-    """Fill what is missing, and let the sizes take turns at each verb; of no sizes, nothing."""
+@attrs.frozen
+class Room:
+    """What a table of the largest store takes on disk.
+
+    Attributes:
+        table: Its name.
+        rows: How many rows it has.
+        row_bytes: Of a row with all that belongs to it, on average.
+        index_bytes: Of its entries in all indexes, on average.
+    """
+
+    table: str
+    rows: int
+    row_bytes: float
+    index_bytes: float
+
+
+@attrs.frozen
+class Growth:
+    """What was measured with few and with many sessions stored; of no sizes, nothing."""
+
+    records: scale.Records = attrs.field(factory=dict)
+    rooms: tuple[Room, ...] = ()
+
+
+def measure(directory: Path, sizes: Sequence[int], rounds: int) -> Growth:
+    """Fill what is missing, and let the sizes take turns at each verb."""
     if not sizes:
-        return {}
+        return Growth()
     with ExitStack() as held:
         settings = {"shared_buffers": memory_setting()}
         server = held.enter_context(running(directory / "filled", **settings))
@@ -83,7 +109,25 @@ def measure(directory: Path, sizes: Sequence[int], rounds: int) -> scale.Records
             warm_up(url)
             store = Store(url, size, moves=(rounds + 1) * TIMES["move"])
             turns[size] = held.enter_context(closing(store)).verbs()
-        return scale.by_verb(turns, rounds)
+        records = scale.by_verb(turns, rounds)
+        return Growth(records, rooms_of(of_database(server, kept[max(kept)])))
+
+
+def rooms_of(url: str) -> tuple[Room, ...]:
+    """Return what the tables take that grow with each session and with each move."""
+    query = (
+        "SELECT relname, reltuples::bigint, pg_table_size(pg_class.oid),"
+        " pg_indexes_size(pg_class.oid) FROM pg_class"
+        " WHERE relnamespace = 'session_fsm'::regnamespace AND relname = ANY(%s)"
+        " ORDER BY relname"
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ANALYZE session_fsm.session, session_fsm.session_event")
+        rows = connection.execute(query, (list(TRIGGERS_OFF),)).fetchall()
+    return tuple(
+        Room(name, count, table / max(1, count), index / max(1, count))
+        for name, count, table, index in rows
+    )
 
 
 def layout(server: str) -> str:
@@ -205,15 +249,15 @@ def warm_up(url: str) -> None:
             connection.execute(read)
 
 
-def verdicts(records: scale.Records) -> Iterator[Verdict]:
+def verdicts(growth: Growth) -> Iterator[Verdict]:
     """Yield the targets of growth; none where it was not measured."""
-    if records:
-        yield from scale.growth_verdicts(records)
+    if growth.records:
+        yield from scale.growth_verdicts(growth.records)
 
 
-def lines(records: scale.Records, rounds: int) -> Iterator[str]:
+def lines(growth: Growth, rounds: int) -> Iterator[str]:
     """Yield what was found, as Markdown."""
-    largest = max(next(iter(records.values())))
+    largest = max(next(iter(growth.records.values())))
     yield f"## With {largest:,} sessions stored"
     yield ""
     yield (
@@ -227,4 +271,13 @@ def lines(records: scale.Records, rounds: int) -> Iterator[str]:
         " `verify` found nothing wrong with the smallest."
     )
     yield ""
-    yield from scale.cost_lines(records)
+    yield from scale.cost_lines(growth.records)
+    yield ""
+    yield "What the largest of them takes on disk:"
+    yield ""
+    yield "| table | rows | bytes of a row | bytes of its index entries |"
+    yield "|---|---:|---:|---:|"
+    for room in growth.rooms:
+        yield (
+            f"| `{room.table}` | {room.rows:,} | {room.row_bytes:,.0f} | {room.index_bytes:,.0f} |"
+        )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
@@ -30,8 +30,6 @@ from .stores.records import Work
 
 logger = logging.getLogger(__name__)
 
-NO_WORK: Final[frozenset[Work]] = frozenset()
-
 
 class Draft:
     """A session on its way to a new state.
@@ -45,7 +43,6 @@ class Draft:
 
     Attributes:
         steps: What was decided, in order.
-        claims: Work that the owner takes upon itself beyond what the steps begin.
         let_go: Work that is to be let go of beyond what the steps end.
         writes: What is written to tables of the session before the first step, or without any.
     """
@@ -55,7 +52,6 @@ class Draft:
         "_store",
         "at",
         "auto_idle",
-        "claims",
         "let_go",
         "owner_id",
         "steps",
@@ -76,7 +72,6 @@ class Draft:
         self.auto_idle = auto_idle
         self.owner_id = owner_id
         self.steps: list[Step] = []
-        self.claims: frozenset[Work] = NO_WORK
         self.let_go: set[Work] = set()
         self.writes: ItemWrites | None = None
 
@@ -366,18 +361,3 @@ def with_writes(decision: Decision, writes: Iterable[Write]) -> Decision:
         if not isinstance(each, Write):
             raise TypeError(f"writes: expected Put, Delete or Clear, got {type(each).__name__}")
     return WriteItems(made, decision) if made else decision
-
-
-def work_of(state: SessionState | None, lifecycle: Lifecycle) -> frozenset[Work]:
-    """Return the work that a state itself shows to be in progress."""
-    if state is None:
-        return frozenset()
-    work = {Work("task", task) for task in state.active_tasks}
-    return work_in(state.status, lifecycle).union(work)
-
-
-def work_in(status: str, lifecycle: Lifecycle) -> frozenset[Work]:
-    """Return the work that a status itself shows to be in progress."""
-    if status == lifecycle.initial and "activate" in lifecycle.roles:
-        return frozenset({Work("start")})
-    return frozenset({Work("stop")} if status in lifecycle.drains else ())

@@ -11,12 +11,13 @@ from typing import Final
 
 import attrs
 
-from .decisions import Draft, rest, settle, work_of
+from .decisions import Draft, rest, settle
 from .explain import next_timed
 from .lifecycle import Row
 from .state import SessionState
 from .stores.records import Work
 from .table import error_with
+from .work import work_of
 
 ENDED_BEFORE_START: Final = "ended before its start was done"
 """What is told of a session that somebody ends while it is being started."""

@@ -170,15 +170,15 @@ class SessionManager(ContextKeeper):
         if start is None:
             return self._starting.at_once(state)
         self._starting.check()
-        session = self._starting.begin(state)
+        claimed = self._starting.begin(state)
         try:
-            worker = start(session)
+            worker = start(claimed.session)
         except BaseException as fault:
-            error = self._starting.failed(session.session_id, fault)
+            error = self._starting.failed(claimed, fault)
             if isinstance(fault, Exception):
                 raise error from fault
             raise
-        return self._starting.done(session.session_id, worker)
+        return self._starting.done(claimed, worker)
 
     def _new_state(
         self,

@@ -17,7 +17,7 @@ import attrs
 from .changes import Change
 from .core import Core
 from .endings import StopDone
-from .errors import FencedError, SessionNotFoundError
+from .errors import FencedError, SessionNotFoundError, StoreError
 from .session import SessionEvent
 from .stores.records import Work
 
@@ -126,7 +126,12 @@ class Workers:
             return change  # it may be undone: `stop_ended` comes after it
         if not self.stop(session_id):
             return change
-        return self._core.change(session_id, StopDone(), owner_id=running.owner_id)
+        try:
+            return self._core.change(session_id, StopDone(), owner_id=running.owner_id)
+        except StoreError as fault:
+            # What was asked for is made; that the worker has stopped is noted by the next sweep.
+            logger.warning("session %r could not be gone on with: %s", session_id, fault)
+            return change
 
     def stop(self, session_id: str) -> bool:
         """Stop the worker of a session, if one runs here.

@@ -203,6 +203,10 @@ class SimulatedDatabase(MemoryStore):
             return False, 0
         return operation_id in life.operations, life.revision
 
+    def has_written(self, operation_id: str) -> bool:
+        """Tell whether an operation has written items."""
+        return operation_id in self._written
+
     def write_once(
         self, session_id: str, expected: int, writes: ItemWrites, operation_id: str
     ) -> tuple[Written, ...]:
@@ -241,29 +245,27 @@ class SimulatedDatabase(MemoryStore):
         self, owner_id: str, left: tuple[Abandoned, ...], *, operation_id: str
     ) -> tuple[Taken, ...]:
         """Take over what was found before, whoever has it by now."""
+        self.fence([owner_id])
         if operation_id not in self._answers:
-            now = self.clock.now()
-            taken: list[Taken] = []
-            for each in left:
-                held = self._work.of(each.session_id)
-                work = tuple(one for one in each.work if one in held)
-                if work:
-                    taken.append(self._seize(attrs.evolve(each, work=work), owner_id, now))
-            self._answers[operation_id] = tuple(taken)
-            self._took(owner_id, tuple(taken))
+            taken = [self._seize(each, owner_id) for each in left]
+            found = tuple(each for each in taken if each.work)
+            for session_id in {each.session_id: None for each in found}:
+                count, _ = self._work._takings.get(session_id, (0, None))
+                self._work._takings[session_id] = count + 1, self.clock.now()
+            self._answers[operation_id] = tuple(
+                attrs.evolve(each, attempts=self._work._takings[each.session_id][0])
+                for each in found
+            )
+            self._took(owner_id, self._answers[operation_id])
         return self._answers[operation_id]
 
-    def _seize(self, left: Abandoned, owner_id: str, at: datetime) -> Taken:
-        for work in left.work:
-            self._work._claims[left.session_id][work].owner_id = owner_id
-        attempts = self._work._takings.get(left.session_id, (0, at))[0] + 1
-        self._work._takings[left.session_id] = attempts, at
+    def _seize(self, left: Abandoned, owner_id: str) -> Taken:
+        claims = self._work._claims.get(left.session_id, {})
+        work = tuple(each for each in left.work if each in claims)
+        for each in work:
+            claims[each].owner_id = owner_id
         return Taken(
-            session_id=left.session_id,
-            owner_id=left.owner_id,
-            work=left.work,
-            holder_id=owner_id,
-            attempts=attempts,
+            session_id=left.session_id, owner_id=left.owner_id, work=work, holder_id=owner_id
         )
 
     def _took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:

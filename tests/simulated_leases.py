@@ -7,15 +7,15 @@ clock of its own machine, which runs a little too fast or too slow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any, Final
 
-from simulated_database import START, SimulatedDatabase
+from simulated_database import SimulatedDatabase
 from simulated_network import LostError, Network
 from simulated_threads import Event
 from simulated_world import Process, World
 
 from session_fsm.errors import FencedError, SessionFsmError, StoreUnavailableError
+from session_fsm.stores.postgres_clock import DatabaseClock
 
 BEATS: Final = 3
 """So often is a lease renewed in the time that it lasts."""
@@ -46,27 +46,16 @@ class Machine:
         self.world.sleep(seconds / self.rate)
 
 
-class MeasuredClock:
-    """The clock of the database, as it is told on a machine: by the last answer and what passed.
+class MeasuredClock(DatabaseClock):
+    """The clock of the database, as it is told on a machine; it waits by that of the machine.
 
     Args:
         machine: Whose clock tells what has passed.
     """
 
     def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.seconds)
         self._machine = machine
-        self._offset = 0.0
-        self._last = START
-
-    def measure(self, sent: float, received: float, told: datetime) -> None:
-        """Take in what the database said, between two moments of the machine's clock."""
-        self._offset = (told - START).total_seconds() - (sent + received) / 2
-
-    def now(self) -> datetime:
-        """Return the present instant; it never goes back."""
-        now = START + timedelta(seconds=self._machine.seconds() + self._offset)
-        self._last = max(self._last, now)
-        return self._last
 
     def wait(self, event: Any, timeout_seconds: float) -> bool:
         """Wait until the event is set, or some time has passed."""

@@ -34,6 +34,7 @@ class Trouble:
         lost: Never arrive; of requests and of answers.
         cut: Their connection is cut, so that the sender knows at once that there is no answer.
         repeated: Requests that may arrive twice and do.
+        stalled: Commits whose sender stands still when all that is left to be done is to send them.
         late_seconds: Longest that a message is under way.
     """
 
@@ -42,7 +43,8 @@ class Trouble:
     lost: float = 0.0
     cut: float = 0.0
     repeated: float = 0.0
-    late_seconds: float = 20.0
+    stalled: float = 0.0
+    late_seconds: float = 45.0
 
 
 class _Reply:
@@ -79,10 +81,14 @@ class Network:
 
     Attributes:
         is_down: Whether the database is.
+        stall: Lets a process stand still for some time.
     """
 
-    def __init__(self, world: World, trouble: Trouble) -> None:
+    def __init__(
+        self, world: World, trouble: Trouble, stall: Callable[[Process], object]
+    ) -> None:
         self.world = world
+        self.stall = stall
         self.trouble = trouble
         self.is_down = False
 
@@ -103,6 +109,10 @@ class Network:
         """
         world = self.world
         me = world.me()
+        if repeatable and world.chance.random() < self.trouble.stalled:
+            self.stall(process)
+            world.after(0.0, me.waker())
+            me.wait()
         if not self._passes(process):
             world.after(timeout * world.chance.random(), me.waker())
             me.wait()

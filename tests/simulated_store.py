@@ -27,9 +27,9 @@ from session_fsm.stores.records import Abandoned, Commit, Fed, Stored, Taken, Wo
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS: Final = 1.0
+TIMEOUT_SECONDS: Final = 2.0
 """How long an answer is waited for."""
-RETRY_SECONDS: Final = 4.0
+RETRY_SECONDS: Final = 10.0
 """How long it is tried again."""
 
 
@@ -106,7 +106,8 @@ class SimulatedStore(SessionStore):
         stated = [token for (_, of), token in self._tokens.items() if of == session_id]
 
         def transaction() -> T:
-            self._database.fence(held, session_id, stated)
+            if operation_id is None or not self._database.has_written(operation_id):
+                self._database.fence(held, session_id, stated)
             return work()
 
         held = self.keeper.held

@@ -154,6 +154,28 @@ class Event:
         return self._is_set or self._waiting.wait(timeout) or self._is_set
 
 
+class Thread:
+    """A thread is an actor of the process that begins it."""
+
+    def __init__(self, world: World, target: Callable[[], object], name: str) -> None:
+        self._world = world
+        self._target = target
+        self._name = name
+        self._ended = Event(world)
+
+    def start(self) -> None:
+        """Begin."""
+        self._world.begin(self._world.me().process, self._name, self._run)
+
+    def _run(self) -> None:
+        self._target()
+        self._ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, for some time at most."""
+        self._ended.wait(timeout)
+
+
 class Threads:
     """Stands in the place of the module `threading`."""
 
@@ -177,6 +199,12 @@ class Threads:
     def Event(self) -> Event:  # noqa: N802 - as in the module
         """Return an event."""
         return Event(self._world)
+
+    def Thread(  # noqa: N802 - as in the module
+        self, target: Callable[[], object], name: str, daemon: bool | None = None
+    ) -> Thread:
+        """Return a thread, which ends with its process whatever it is told."""
+        return Thread(self._world, target, name)
 
     def get_ident(self) -> int:
         """Return the number of the actor that runs now."""

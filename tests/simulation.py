@@ -29,7 +29,7 @@ from simulated_database import Guarded, SimulatedDatabase
 from simulated_leases import Machine
 from simulated_network import Network, Trouble
 from simulated_threads import simulated_threads
-from simulated_world import World
+from simulated_world import Process, World
 from simulation_invariants import Invariants
 from simulation_ledger import Ledger, marks_in
 from simulation_node import Node
@@ -37,19 +37,21 @@ from simulation_node import Node
 from session_fsm import SESSION_LIFECYCLE, SessionManager
 from session_fsm.errors import SessionFsmError
 
-LIFECYCLE: Final = SESSION_LIFECYCLE.extend(graces={"start": 5.0, "stop": 4.0})
-LEASE_SECONDS: Final = 12.0
+LIFECYCLE: Final = SESSION_LIFECYCLE.extend(graces={"start": 12.0, "stop": 10.0})
+LEASE_SECONDS: Final = 30.0
 DRIFT: Final = 0.05
 """So much faster or slower a clock may run."""
 SLOTS: Final = 6
 """So many sessions live at a time."""
-QUIET_SECONDS: Final = 45.0
+LOOK_SECONDS: Final = 5.0
+"""How often it is looked whether anything waits longer than it may."""
+QUIET_SECONDS: Final = 80.0
 """How long nothing goes wrong, in the end, until everything has to be in order."""
 
 CALM: Final = Trouble(slow=0.005, repeated=0.01)
 TROUBLES: Final = (
-    CALM,
-    Trouble(slow=0.02, late=0.005, lost=0.01, cut=0.01, repeated=0.05),
+    attrs.evolve(CALM, stalled=0.01),
+    Trouble(slow=0.02, late=0.005, lost=0.01, cut=0.01, repeated=0.05, stalled=0.01),
     Trouble(slow=0.05, late=0.03, lost=0.05, cut=0.03, repeated=0.2),
 )
 
@@ -95,11 +97,12 @@ class Town:
             world, LIFECYCLE, guarded, lease_seconds=LEASE_SECONDS
         )
         self.trouble = chance.choice(TROUBLES)
-        self.network = Network(world, self.trouble)
+        self.network = Network(world, self.trouble, self._stall)
         self.nodes: list[Node] = []
         self.invariants = self.database.witness = Invariants(self)
         self.is_over = False
-        self.chaos_seconds = chance.uniform(30.0, 90.0)
+        self.max_takeovers = chance.choice((1, 2, 3))
+        self.chaos_seconds = chance.uniform(50.0, 150.0)
         self._lives = [0] * SLOTS
         for number in range(chance.choice((3, 4))):
             rate = chance.uniform(1 - DRIFT, 1 + DRIFT)
@@ -142,7 +145,7 @@ class Town:
 
     def _look(self) -> None:
         self.invariants.look_at_time()
-        self.world.after(1.0, self._look)
+        self.world.after(LOOK_SECONDS, self._look)
 
     def _go_wrong(self) -> None:
         world, chance = self.world, self.world.chance
@@ -155,7 +158,7 @@ class Town:
         )[0]
         if world.now > 2.0:
             harm(node)
-        world.after(chance.uniform(1.0, 16.0), self._go_wrong)
+        world.after(chance.uniform(2.0, 30.0), self._go_wrong)
 
     def _crash(self, node: Node) -> None:
         if not node.process.is_dead:
@@ -168,6 +171,11 @@ class Town:
     def _boot(self, node: Node, process: object) -> None:
         if node.process is process and node.process.is_dead:
             node.boot()
+
+    def _stall(self, process: Process) -> None:
+        for node in self.nodes:
+            if node.process is process:
+                self._pause(node)
 
     def _pause(self, node: Node) -> None:
         world, process = self.world, node.process
@@ -203,7 +211,7 @@ class Town:
         node.close()
         process = node.process
         self.world.after(
-            self.world.chance.uniform(8.0, LEASE_SECONDS), partial(self._boot, node, process)
+            self.world.chance.uniform(20.0, LEASE_SECONDS), partial(self._boot, node, process)
         )
 
     def _take_down(self, _: Node) -> None:
@@ -212,7 +220,7 @@ class Town:
             return
         world.tell("the database is down")
         self.network.is_down = True
-        most = 1.5 * LEASE_SECONDS if world.chance.random() < 0.3 else 4.0
+        most = 1.5 * LEASE_SECONDS if world.chance.random() < 0.3 else 8.0
         world.after(world.chance.uniform(0.2, most), self._bring_up)
 
     def _bring_up(self) -> None:

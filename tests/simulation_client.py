@@ -54,7 +54,7 @@ class Client:
         verbs = [verb for verb, _ in self._verbs]
         weights = [weight for _, weight in self._verbs]
         while not town.is_over:
-            town.world.sleep(chance.uniform(0.2, 4.0))
+            town.world.sleep(chance.uniform(0.5, 10.0))
             session_id = town.a_session()
             [verb] = chance.choices(verbs, weights)
             try:
@@ -70,7 +70,7 @@ class Client:
             self._update(session_id)
             return
         self._begin_task(session_id)
-        self._node.town.world.sleep(self._node.town.world.chance.uniform(0, 2))
+        self._node.town.world.sleep(self._node.town.world.chance.uniform(0, 5))
         self._end_task(session_id)
 
     @property
@@ -101,7 +101,7 @@ class Client:
     def _begin_task(self, session_id: str) -> None:
         town = self._node.town
         task = town.ledger.next_mark()
-        limit = town.world.chance.choice((None, 2.0, 10.0))
+        limit = town.world.chance.choice((None, 5.0, 25.0))
         with town.ledger.call(
             self._who, f"begin_task {session_id} for {limit}", f"begin {task}"
         ) as asked:

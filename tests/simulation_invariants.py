@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 from simulated_database import START, Before
-from simulation_node import MAX_TAKEOVERS, STOP_SECONDS
+from simulation_node import STOP_SECONDS
 
 from session_fsm.history import Step
 from session_fsm.items import ItemWrites, Put
@@ -17,9 +17,9 @@ from session_fsm.stores.records import Commit, Taken, Work
 if TYPE_CHECKING:
     from simulation import Town
 
-DUE_SECONDS: Final = 30.0
+DUE_SECONDS: Final = 50.0
 """So late is a timed row fired at most, where one node does its work all the time."""
-TAKEN_SECONDS: Final = 40.0
+TAKEN_SECONDS: Final = 60.0
 """So late is a dead owner's session taken and done with, likewise."""
 WAKING_SECONDS: Final = 10 * STOP_SECONDS
 """So long does a node that stood still take to see that it has lapsed, and to stop what it runs."""
@@ -151,13 +151,13 @@ class Invariants:
                         f" was taken by {self._taken[key]}, and then by {owner_id}"
                     )
                 self._taken[key] = owner_id
+            if _WORKER in each.work:
+                self._begin_recovery(each)
             if each.attempts != self._takings[session_id]:
                 self._wrong(
                     f"attempts: {session_id} was taken over {self._takings[session_id]} times,"
                     f" not {each.attempts}"
                 )
-            if _WORKER in each.work:
-                self._begin_recovery(each)
 
     def _begin_recovery(self, taken: Taken) -> None:
         stored = self._town.database.load(taken.session_id)
@@ -188,7 +188,7 @@ class Invariants:
             return
         attempts, policy = recovery.attempts, recovery.policy
         gone = any(each.step.after.status in self._final for each in commit.steps)
-        if attempts > MAX_TAKEOVERS:
+        if attempts > self._town.max_takeovers:
             self.saw("capped")
             if not gone:
                 self._wrong(f"capped: {session_id} was {how} at attempt {attempts}")
@@ -216,12 +216,12 @@ class Invariants:
         runs: dict[str, str] = {}
         for node in self._town.nodes:
             manager, process = node.manager, node.process
-            if manager is None or not node.is_up:
+            if manager is None or not (running := manager._workers._running) or not node.is_up:
                 continue
-            for session_id, running in manager._workers._running.items():
-                if not running.worker.is_running:
+            for session_id, run in running.items():
+                if not run.worker.is_running:
                     continue
-                owner_id = running.owner_id
+                owner_id = run.owner_id
                 if leases.get(owner_id, -1.0) <= now:
                     if now - process.awake_since > WAKING_SECONDS:
                         self._wrong(

@@ -15,9 +15,8 @@ from session_fsm.errors import ManagerClosedError, StoreError
 if TYPE_CHECKING:
     from simulation import Town
 
-SWEEP_SECONDS: Final = 3.0
-MAX_TAKEOVERS: Final = 2
-STOP_SECONDS: Final = 0.3
+SWEEP_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 0.8
 """Longest that a worker takes to stop: all of a node have to be gone before its lease ends."""
 
 
@@ -42,7 +41,7 @@ class SimulatedWorker:
     def _run(self) -> None:
         world, client = self.node.town.world, self.node.client
         while not self.is_asked_to_stop:
-            world.sleep(world.chance.uniform(0.5, 6.0))
+            world.sleep(world.chance.uniform(1.0, 15.0))
             if self.works and not self.is_asked_to_stop:
                 try:
                     client.work(self.session_id)
@@ -182,7 +181,7 @@ class Node:
             self.town.world.tell(f"{self.process.name} fired {event.trigger} {event.session_id}")
 
     def _recover(self, manager: SessionManager) -> None:
-        report = manager.recover(restart=self.start, max_takeovers=MAX_TAKEOVERS)
+        report = manager.recover(restart=self.start, max_takeovers=self.town.max_takeovers)
         told = {"ended": report.ended, "released": report.released, "restarted": report.restarted}
         if any(told.values()) or report.failed:
             self.town.world.tell(f"{self.process.name} recovered {told} {report.failed}")
@@ -191,7 +190,7 @@ class Node:
         """Start what runs for a session."""
         chance = self.town.world.chance
         fate = chance.random()
-        longest = 8.0 if fate < 0.1 else 0.5
+        longest = 20.0 if fate < 0.2 else 1.0
         self.town.world.sleep(chance.uniform(0, longest))
         if fate > 0.95:
             raise LookupError("it would not start")

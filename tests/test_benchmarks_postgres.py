@@ -355,3 +355,20 @@ def test_benchmarks_at_a_server_run_through(
     assert told.count("| session_fsm  ") == 2
     assert "- Not measured: langgraph: PostgresSaver.put (ModuleNotFoundError" in told
     assert "**Not measured:** 1 caller, 1 process, of the floor's rate" in told
+
+
+def test_benchmarks_postgres_tell_what_is_taken(server: str) -> None:
+    """Of sessions and of events it is told how many there are, and what each takes on disk."""
+    [name] = postgres_scale.filled(server, (100,)).values()
+    growth = postgres_scale.Growth(
+        records={"get": {100: Record([Turn(10, 0.1)])}},
+        rooms=postgres_scale.rooms_of(postgres_server.of_database(server, name)),
+    )
+    session, event = growth.rooms
+    assert (session.table, session.rows) == ("session", 100)
+    assert event.table == "session_event"
+    assert all(
+        room.rows >= 100 and room.row_bytes > 100 < room.index_bytes for room in growth.rooms
+    )
+    told = "\n".join(postgres_scale.lines(growth, 2))
+    assert f"| `session_event` | {event.rows} |" in told

@@ -35,13 +35,13 @@ from session_fsm.decisions import (
     cause_in_words,
     rest,
     settle,
-    work_of,
 )
 from session_fsm.endings import Fail, FireDue, Recover, StopDone, Terminate, drop_tasks
 from session_fsm.explain import next_timed
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.records import Work
 from session_fsm.testing import states
+from session_fsm.work import work_of
 
 WORKER = Work("worker")
 

@@ -24,7 +24,13 @@ from managing import (
     work_left,
 )
 
-from session_fsm import CorruptRecordError, Session, SessionManager
+from session_fsm import (
+    CorruptRecordError,
+    FencedError,
+    Session,
+    SessionManager,
+    StoreUnavailableError,
+)
 from session_fsm.clock import ManualClock
 from session_fsm.stores.records import Work
 
@@ -211,7 +217,11 @@ def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> No
     if way == "recover":
         assert [session_id for session_id, _ in manager.recover(restart=start).failed] == ["a"]
     else:
-        manager.create("a", start=start)
+        former = manager._core.owner_id
+        with pytest.raises(FencedError):
+            manager.create("a", start=start)
+        manager.store.dismiss(former)
+        assert manager.recover().ended == ("a",)
     manager._lapsed()
     assert worker.stops == 1
 
@@ -426,3 +436,56 @@ def test_manager_workers_that_stop_badly_hold_up_nobody(house: House) -> None:
     assert [session_id for session_id, _ in report.failed] == ["a"]
     manager.sweep()
     assert manager.get("a").status == "terminated"
+
+
+# --- a store that can't be reached any longer ------------------------------------------------
+
+
+def _cut_off(*_: object) -> None:
+    raise StoreUnavailableError(problem="cut off")
+
+
+def test_manager_workers_whose_end_cannot_be_noted(house: House) -> None:
+    """What was asked for is made, whatever becomes of the note that a worker has stopped."""
+    store = house.store()
+    manager = house.open(store=store)
+    worker = Worker()
+    with_worker(manager, "a", worker)
+    store.after["commit"] = once(lambda _: store.before.update(commit=_cut_off))
+    session = manager.terminate("a", reason="enough", wait=False)
+    assert (session.status, worker.stops) == ("terminating", 1)
+    store.before.clear()
+    assert [event.trigger for event in manager.sweep().fired] == ["finish"]
+
+
+def test_manager_workers_that_cannot_be_asked_for(house: House) -> None:
+    """An update of a session on its way out is told as made, though nobody can go on with it."""
+    store = house.store()
+    manager, other = house.open(store=store), house.open(store=store)
+    with_worker(manager, "a", Worker())
+    other.terminate("a", wait=False)
+    store.before["work_in"] = _cut_off
+    session = other.update("a", metadata={"n": 1})
+    assert (session.status, dict(session.state.metadata)) == ("terminating", {"n": 1})
+    store.before.clear()
+    assert session.revision == manager.get("a").revision
+
+
+def test_manager_workers_started_anew_stay_whose_they_are(house: House) -> None:
+    """A session whose worker was started anew is not given back when the store is lost then."""
+    store = house.store()
+    manager, other, third = (house.open(store=store) for _ in range(3))
+    manager.create("a", config={"recovery": "restart"}, start=lambda _: Worker())
+    manager.close()
+    worker = Worker()
+
+    def start(_: Session) -> Worker:
+        store.before["load"] = _cut_off
+        return worker
+
+    report = other.recover(restart=start)
+    store.before.clear()
+    assert (report.restarted, report.failed) == (("a",), ())
+    assert store.work_of("a", other._core.owner_id) == (Work("worker"),)
+    assert third.recover(restart=start).restarted == ()
+    assert worker.stops == 0

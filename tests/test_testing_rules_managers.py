@@ -219,7 +219,7 @@ def test_rules_find_a_clock_that_is_wrong(wrong: Callable[[Clock], Clock]) -> No
     [
         "session_fsm.decisions.rest",
         "session_fsm.endings.drop_tasks",
-        "session_fsm.decisions.work_of",
+        "session_fsm.work.work_of",
         "session_fsm.telling.Subscribers.tell",
     ],
 )
@@ -230,10 +230,9 @@ def test_rules_find_what_is_not_done(what: str, monkeypatch: pytest.MonkeyPatch)
         return frozenset()
 
     monkeypatch.setattr(what, nothing)
-    if what.startswith("session_fsm.decisions"):
-        name = what.rpartition(".")[2]
+    name = what.rpartition(".")[2]
+    if name in ("rest", "work_of"):
         monkeypatch.setattr(f"session_fsm.endings.{name}", nothing)
-        monkeypatch.setattr(f"session_fsm.core.{name}", nothing, raising=False)
     with found():
         run(LifecycleRules, examples=2000)
 

@@ -22,6 +22,7 @@ import attrs
 
 from ..decisions import cause_in_words
 from ..endings import ENDED_BEFORE_START
+from ..starting import Claimed
 from ..workers import DeferredWorker
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
@@ -42,11 +43,6 @@ class Parent(Protocol):
     """
 
     timing: Timing
-
-    @property
-    def owner_id(self) -> str:
-        """In whose name work is claimed."""
-        ...
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -103,7 +99,7 @@ class SessionSupervisor(DeferredWorker):
     """Runs the children of one session; `Session.worker` of a supervised one.
 
     Args:
-        session_id: Whose children.
+        claimed: Whose children, and in whose name they run.
         children: In the order in which they are started; they are stopped in reverse.
         limit: How often they may be restarted.
         manager: Handed to the children.
@@ -112,6 +108,7 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: How long all of them may take to stop.
 
     Attributes:
+        claimed: As it was given.
         session_id: Whose children.
         owner_id: In whose name they run.
         failure: What the session was failed by, in words; None if it was not.
@@ -122,7 +119,7 @@ class SessionSupervisor(DeferredWorker):
 
     def __init__(
         self,
-        session_id: str,
+        claimed: Claimed,
         children: tuple[Child, ...],
         *,
         limit: RestartLimit,
@@ -132,8 +129,9 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: float,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.session_id = session_id
-        self.owner_id = parent.owner_id
+        self.claimed = claimed
+        self.session_id = claimed.session_id
+        self.owner_id = claimed.owner_id
         self.failure: str | None = None
         self.abandoned: tuple[str, ...] = ()
         self._loop = loop

@@ -26,11 +26,12 @@ logger = logging.getLogger(__name__)
 
 _FIELDS: Final = "session.session_id, state, revision, lifecycle, status, digest"
 _LOAD: Final = f"SELECT {_FIELDS} FROM {{s}}.session WHERE session_id = %s::text"  # noqa: S608
+# With an equal status the planner would walk through all ids, where a status has few sessions.
 _PAGE: Final = (
     f"SELECT {_FIELDS} FROM unnest(%(statuses)s::text[]) AS wanted (word) CROSS JOIN LATERAL"  # noqa: S608
     " (SELECT * FROM {s}.session WHERE lifecycle = %(lifecycle)s::text"
-    " AND status = wanted.word AND session_id > %(after)s::text"
-    " ORDER BY session_id LIMIT %(limit)s) AS session ORDER BY session_id LIMIT %(limit)s"
+    " AND (status, session_id) > (wanted.word, %(after)s::text) AND status <= wanted.word"
+    " ORDER BY status, session_id LIMIT %(limit)s) AS session ORDER BY session_id LIMIT %(limit)s"
 )
 _ENDED: Final = (
     f"SELECT {_FIELDS} FROM {{s}}.session WHERE lifecycle = %s::text AND ended_at IS NOT NULL"  # noqa: S608

@@ -1,17 +1,18 @@
 """How commits get to a PostgreSQL server: together, in one round trip, and each with an answer.
 
-Whoever finds nobody writing writes at once; who comes meanwhile is written together with others, in
-one transaction that goes to the server as one pipeline. If anything is wrong with that, each of its
-commits is made again by the thread that it belongs to, alone: one that the server refuses does no
-harm to the others, and one whose answer was lost asks what became of it.
+There are a few queues, each for a part of the sessions. Whoever finds nobody writing from its own
+writes at once; who comes meanwhile is written together with others, in one transaction that goes to
+the server as one pipeline. If anything is wrong with that, each of its commits is made again by the
+thread that it belongs to, alone: one that the server refuses does no harm to the others, and one
+whose answer was lost asks what became of it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import copy
 from typing import Final
 
@@ -25,6 +26,9 @@ from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import Connection
 from .postgres_retrying import undo
 
+GROUPS: Final = 4
+"""Most groups at once: while the server makes one durable, the next ones are under way to it, and
+it makes those that come together durable together."""
 MAX_OPEN: Final = 10_000
 """Most operations that are remembered as never answered."""
 
@@ -47,14 +51,22 @@ class Writer:
     Args:
         connections: The connections of the store.
         noted: Called with each commit that was made.
+        groups: Most groups of commits that are written at once, each through a connection.
 
     Threads: safe.
     """
 
-    def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        noted: Callable[[PreparedCommit], None],
+        groups: int = GROUPS,
+    ) -> None:
         self._connections = connections
         self._noted = noted
-        self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
+        self._queues: list[CommitQueue[PreparedCommit]] = [
+            CommitQueue(self._write, self._unknown) for _ in range(groups)
+        ]
         self._open: OrderedDict[str, int] = OrderedDict()
         self._open_lock = threading.Lock()
 
@@ -71,19 +83,27 @@ class Writer:
             self._in_batch(change)
         elif change.before is not None:
             if connections.is_batching:
-                with self._queue.alone():
+                with self.alone():
                     pass  # its transaction might wait for the batch's in the server, too long
             self._make_alone(change, may_have_landed=False)
         else:
             try:
-                self._queue.submit(change)
+                self._queue_of(change).submit(change)
             except _AloneError as alone:
                 self._make_alone(change, may_have_landed=alone.may_have_landed)
         self._noted(change)
 
-    def alone(self) -> AbstractContextManager[None]:
+    def _queue_of(self, change: PreparedCommit) -> CommitQueue[PreparedCommit]:
+        # The commits of one session stay in the order of their arrival.
+        return self._queues[hash(change.commit.session_id) % len(self._queues)]
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """Keep every other thread from committing inside."""
-        return self._queue.alone()
+        with ExitStack() as held:
+            for queue in self._queues:  # in one order: nobody waits for who waits for them
+                held.enter_context(queue.alone())
+            yield
 
     def is_open(self, operation_id: str, revision: int) -> bool:
         """Tell whether an operation that was never answered might still arrive at the server.
