@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
 
 from session_fsm import StoreUnavailableError
+from session_fsm.items import Put
 from session_fsm.keys import Keyring
 from session_fsm.stores import PostgresStore, open_store, upgrade_store
 from session_fsm.stores.postgres_sql import DEFAULT_SCHEMA, Sql
@@ -39,6 +40,8 @@ QUOTED = "s3cr%3Aet%2F%25"
             "postgresql://a:1,b:2/db?sslmode=verify-full&sslpassword=***",
         ),
         ("postgresql://[::1]:5/db?schema=mine", "postgresql://[::1]:5/db?schema=mine"),
+        ("postgresql://h/db?prepare=true&schema=mine", "postgresql://h/db?schema=mine"),
+        ("postgresql://h/db?prepare=false", "postgresql://h/db?prepare=false"),
         ("postgresql:///db?host=/run/x", "postgresql://%2Frun%2Fx/db"),
         ("postgresql://", "postgresql://"),
     ],
@@ -76,15 +79,22 @@ def test_postgres_connections_pass_settings_through() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [f"postgresql://u:{PASSWORD}@h:x:y/db?nothing=1", "postgresql://h/db?sslmod=x", "a b"]
+    "url",
+    [
+        f"postgresql://u:{PASSWORD}@h:x:y/db?nothing=1",
+        "postgresql://h/db?sslmod=x",
+        f"postgresql://u:{QUOTED}@h/db?prepare={QUOTED}",
+        "a b",
+    ],
 )
 def test_postgres_connections_refuse_other_urls(url: str) -> None:
     """A URL that libpq can't read is refused, without a word of it."""
-    with pytest.raises(ValueError, match="postgresql://user@host") as caught:
+    with pytest.raises(ValueError, match="PostgreSQL store") as caught:
         target_of(url)
     assert PASSWORD not in str(caught.value)
+    assert QUOTED not in str(caught.value)
     assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("schema", ["", "pg_x", "a%b", "a{b", "a\0", "é" * 40, "\ud800"])
@@ -146,6 +156,57 @@ def test_postgres_connections_need_one_place(postgres_url: str) -> None:
         PostgresStore()
     with ConnectionPool(open=False) as pool, pytest.raises(ValueError, match="either"):
         PostgresStore(postgres_url, pool=pool)
+
+
+# --- poolers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "argument", "prepared"),
+    [
+        ("", None, True),
+        ("&prepare=true", None, True),
+        ("&prepare=false", None, False),
+        ("&prepare=false", True, True),
+        ("", False, False),
+    ],
+)
+def test_postgres_connections_prepare_statements_or_not(
+    query: str, argument: bool | None, prepared: bool, postgres_url: str
+) -> None:
+    """Statements are prepared in the server, unless the URL or the caller says otherwise."""
+    with closing(PostgresStore(postgres_url + query, prepare=argument)) as store:
+        store.enlist("author")
+        author = Author(store)
+        author.write("a", "activate", "touch", "touch")
+        author.put("a", Put("files", "k", 1), Put("files", "l", 1))
+        assert store._leases.renew()
+        for each in (store._connections, store._beats, store._hinting):
+            each.read(lambda link: link.execute(b"SELECT 1").fetchall())
+            each.read(lambda link: link.execute(b"SELECT 1").fetchall())
+            [(number,)] = each.read(
+                lambda link: link.execute(
+                    b"SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '_pg3%'"
+                ).fetchall()
+            )
+            assert (number > 0) == prepared
+        assert store.check() == ()
+
+
+def test_postgres_connections_begin_without_options(postgres_url: str) -> None:
+    """A store that is to leave time-outs to the role says nothing that a pooler could refuse."""
+    show = b"SELECT current_setting('statement_timeout')"
+    for timeout, expected in ((None, {"0"}), (7.0, {"7s", "3s"})):
+        with closing(PostgresStore(postgres_url, statement_timeout_seconds=timeout)) as store:
+            all_of_it = (store._connections, store._beats, store._hinting)
+            told = [psycopg.conninfo.conninfo_to_dict(each.target.conninfo) for each in all_of_it]
+            assert ["options" in each for each in told] == [timeout is not None] * 3
+            assert {
+                each.read(lambda link: link.execute(show).fetchall())[0][0] for each in all_of_it
+            } == expected
+            # A server that says nothing must not keep a lease from being renewed elsewhere.
+            kept = store._beats.source._options["kwargs"]["silence_seconds"]  # type: ignore[attr-defined]
+            assert kept == 6.0
 
 
 # --- a pool of somebody else's ---------------------------------------------------------------

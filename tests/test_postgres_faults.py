@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from time import monotonic
 from typing import Any
 
@@ -17,6 +17,7 @@ from postgres_server import PostgresServer
 from session_fsm import Put, RevisionConflictError, SessionNotFoundError, StoreUnavailableError
 from session_fsm.history import audit
 from session_fsm.stores import PostgresStore, postgres_connection
+from session_fsm.stores.postgres_links import Connection
 from session_fsm.stores.records import Commit, Work
 from session_fsm.testing.authors import BEGINNING, Author, routes
 
@@ -381,3 +382,32 @@ def test_postgres_faults_no_second_half_lands(postgres_store: PostgresStore) -> 
         store.commit(composite)
     assert store.tail("a")[0] == composite.expected_revision + 1
     assert store.check() == ()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_postgres_faults_leave_nothing_half_prepared(
+    inside: bool, postgres_store: PostgresStore
+) -> None:
+    """What a pipeline was to prepare behind an error is known not to be prepared.
+
+    That is so for whole transactions, and for parts of a batch.
+    """
+    again, wrong = b"SELECT 1 + %s::int", b"SELECT 1 / %s::int"
+    store = postgres_store
+
+    def fail(link: Connection) -> None:
+        with link.pipeline():
+            link.execute(wrong, [0])
+            link.execute(again, [1])  # the second time: it would be prepared
+
+    with store._connections.link() as link:
+        for _ in range(2):  # a ROLLBACK with nothing prepared, and nothing to forget
+            link.execute(b"BEGIN")
+            link.execute(b"ROLLBACK")
+        link.execute(again, [1])
+    with store.batch() if inside else nullcontext():
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError, match="22012"):
+                store._connections.write(fail)
+            rows = store._connections.read(lambda link: link.execute(again, [2]).fetchall())
+            assert rows == [(3,)]

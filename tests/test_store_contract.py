@@ -58,6 +58,19 @@ class TestPostgresStore(StoreContract):
         return postgres_store
 
 
+class TestSerializablePostgresStore(StoreContract):
+    @pytest.fixture
+    def store(self, postgres_url: str) -> Iterator[SessionStore]:
+        """A new store where transactions that depend on each other are undone, as some engines do.
+
+        All are serializable: nothing of that may be noticed.
+        """
+        options = "-c%20default_transaction_isolation%3Dserializable"
+        store = PostgresStore(f"{postgres_url}&options={options}")
+        yield store
+        store.close()
+
+
 class _WholeStore(MemoryStore):
     """A store of somebody who has not heard of checkpoints."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..compaction import Checkpoint
@@ -11,6 +12,7 @@ from ..errors import SessionExistsError, StoreUnavailableError
 from ..history import Sealed
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
+from . import postgres_schema
 from .postgres_checks import problems_of
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
@@ -24,7 +26,6 @@ from .postgres_owning import PostgresOwning, Tokens
 from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
 from .postgres_retrying import never
-from .postgres_schema import prepare
 from .postgres_sql import known
 from .postgres_tables import PostgresTables
 from .postgres_tending import Tending
@@ -69,14 +70,18 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     change of hands. What an owner writes that does not live, or with an old token, is refused.
 
     Args:
-        url: `postgresql://user@host:port/database?schema=name`, and whatever else libpq takes, TLS
-            included; None: a pool is given.
+        url: `postgresql://user@host:port/database?schema=name&prepare=true`, and whatever else
+            libpq takes, TLS included; None: a pool is given.
         lifecycle: The lifecycle whose sessions it holds; others may share the schema.
         pool: An open pool of connections, which stays its owner's: it is never closed here, and its
             connections have its own time-outs.
         schema: The schema; None: what the URL says, or `session_fsm`.
+        prepare: Whether statements are prepared; False where a pooler hands connections round by
+            transaction, and knows nothing of that; None: what the URL says, or True. The
+            connections of a pool do as their owner says.
         statement_timeout_seconds: Longest time for one statement, and for which a transaction may
-            stand still, such as a batch; None: what the role has.
+            stand still, such as a batch; None: what the role has, and nothing is said when a
+            connection begins.
         retry_seconds: For how long a lost server is tried again, before an error is raised.
         max_connections: Most connections at once, besides those that renew leases.
         lease_seconds: How long an owner lives without a renewal; the same for every node.
@@ -103,6 +108,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         *,
         pool: ConnectionPool[Any] | None = None,
         schema: str | None = None,
+        prepare: bool | None = None,
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
@@ -114,9 +120,9 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         if where is None or (url is not None and pool is not None):
             raise ValueError("a PostgreSQL store has either a URL or a pool")
         self.lifecycle = lifecycle
-        connections = self._connections = Connections(
-            where,
-            schema=schema,
+        connect = partial(Connections, where, schema=schema, prepare=prepare)
+        is_bounded = statement_timeout_seconds is not None
+        connections = self._connections = connect(
             statement_timeout_seconds=statement_timeout_seconds,
             retry_seconds=retry_seconds,
             max_connections=max_connections,
@@ -126,13 +132,11 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self.clock = DatabaseClock(seconds)
         self.lease_seconds = lease_seconds
         # Who renews must not wait for whoever works, and must not wait long for anything.
-        self._beats = Connections(
-            where,
-            schema=schema,
-            statement_timeout_seconds=lease_seconds / 10,
+        self._beats = connect(
+            statement_timeout_seconds=lease_seconds / 10 if is_bounded else None,
             retry_seconds=0,
             max_connections=MAX_BEATING,
-            silence_seconds=lease_seconds / 10,
+            silence_seconds=lease_seconds / (10 if is_bounded else 5),
             connect_timeout_seconds=lease_seconds / 10,
         )
         self._tending = Tending(self._beats)
@@ -146,14 +150,18 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             seconds=seconds,
         )
         self._writer = Writer(connections, self._note)
-        self._hinting = Connections(
-            where, schema=schema, retry_seconds=0, max_connections=MAX_HINTING
+        self._hinting = connect(
+            statement_timeout_seconds=statement_timeout_seconds,
+            retry_seconds=0,
+            max_connections=MAX_HINTING,
         )
         self._hints = Hints(self._hinting)
         self._tokens = Tokens()
         self._doubtful = []
         try:
-            connections.outside_batch(lambda link: prepare(link, self._sql, lifecycle))
+            connections.outside_batch(
+                lambda link: postgres_schema.prepare(link, self._sql, lifecycle)
+            )
             for _ in range(MEASUREMENTS):
                 connections.outside_batch(self._leases.measure)
         except BaseException:

@@ -42,12 +42,14 @@ class Connections:
     Args:
         where: The URL of the server, or a pool of connections to it, which stays its owner's.
         schema: The schema of the store; None: what the URL says, or the usual one.
+        prepare: Whether statements are prepared; None: what the URL says, or that they are. A
+            pool's connections do as their owner says.
         statement_timeout_seconds: Longest time for a statement, by the server's clock; None: what
             the server has for the role. A pool's connections have their owner's.
         retry_seconds: For how long a lost server is tried again.
         max_connections: Most connections at once.
-        silence_seconds: For how long the server may say nothing, besides the time of a statement;
-            None: the usual time.
+        silence_seconds: For how long the server may say nothing, besides the time of a statement,
+            if that is known; None: the usual time, or any where it is not.
         connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
 
     Attributes:
@@ -66,6 +68,7 @@ class Connections:
         where: str | ConnectionPool[Any],
         *,
         schema: str | None = None,
+        prepare: bool | None = None,
         statement_timeout_seconds: float | None = STATEMENT_TIMEOUT_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
@@ -79,17 +82,17 @@ class Connections:
             self.target = target_of(
                 where,
                 schema=schema,
+                prepare=prepare,
                 statement_timeout_seconds=statement_timeout_seconds,
                 connect_timeout_seconds=connect_timeout_seconds,
             )
-            if silence_seconds is None:
-                silence_seconds = SILENCE_SECONDS
-            silence = (
-                None
-                if statement_timeout_seconds is None
-                else statement_timeout_seconds + silence_seconds
+            if statement_timeout_seconds is not None:
+                if silence_seconds is None:
+                    silence_seconds = SILENCE_SECONDS
+                silence_seconds += statement_timeout_seconds
+            self.source = OwnLinks(
+                self.target, silence_seconds=silence_seconds, limit=max_connections
             )
-            self.source = OwnLinks(self.target, silence_seconds=silence, limit=max_connections)
         else:
             self.target = target_of_pool(where, schema=schema)
             self.source = BorrowedLinks(where)

@@ -56,7 +56,7 @@ class OwnLinks:
             "connection_class": Link,
             "kwargs": {
                 "autocommit": True,
-                "prepare_threshold": _PREPARE_THRESHOLD,
+                "prepare_threshold": _PREPARE_THRESHOLD if target.prepare else None,
                 "misses": self._misses,
                 "silence_seconds": silence_seconds,
             },

@@ -56,20 +56,14 @@ def never(_: Connection) -> bool:
 
 def undo(link: Connection) -> None:
     """Undo a transaction, as far as the connection still does anything."""
+    # By psycopg's own means: they forget what it has prepared. What a pipeline was to prepare
+    # behind an error never was, and psycopg would not know.
     with contextlib.suppress(psycopg.Error):
         if not link.closed:
-            link.execute("ROLLBACK", prepare=False)
+            link.rollback()
 
 
 def in_savepoint(link: Connection, work: Callable[[Connection], T]) -> T:
     """Do something inside a transaction, so that an error undoes it alone."""
-    link.execute("SAVEPOINT part", prepare=False)
-    try:
-        result = work(link)
-    except BaseException:
-        with contextlib.suppress(psycopg.Error):
-            link.execute("ROLLBACK TO SAVEPOINT part", prepare=False)
-            link.execute("RELEASE SAVEPOINT part", prepare=False)
-        raise
-    link.execute("RELEASE SAVEPOINT part", prepare=False)
-    return result
+    with link.transaction():
+        return work(link)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = "***"
 _SECRETS: Final = ("password", "sslpassword")
-_SCHEMA: Final = "schema="
+_OURS: Final = ("schema", "prepare")
+"""What stands in the query of a URL, and is not for libpq."""
+_PREPARE: Final = {"true": True, "false": False}
 _DEFAULTS: Final[dict[str, str]] = {
     "application_name": "session_fsm",
     # What a dead network would leave waiting for hours, without these.
@@ -37,12 +39,14 @@ class Target:
     Attributes:
         conninfo: What libpq is told.
         schema: The schema of the store.
+        prepare: Whether statements are prepared.
         url: The URL as it may be shown to anybody.
         secrets: What must never be shown.
     """
 
     conninfo: str = attrs.field(repr=False)
     schema: str
+    prepare: bool = True
     url: str
     secrets: tuple[str, ...] = attrs.field(repr=False)
 
@@ -58,14 +62,16 @@ def target_of(
     url: str,
     *,
     schema: str | None = None,
+    prepare: bool | None = None,
     statement_timeout_seconds: float | None = None,
     connect_timeout_seconds: float | None = None,
 ) -> Target:
     """Read the URL of a store.
 
     Args:
-        url: As libpq takes it, and with `schema=` in its query.
+        url: As libpq takes it, and with `schema=` and `prepare=` in its query.
         schema: The schema; None: what the URL says, or the usual one.
+        prepare: Whether statements are prepared; None: what the URL says, or that they are.
         statement_timeout_seconds: Told to the server, as the longest time for a statement and
             between two of a transaction, unless the URL has options that say another; None: nothing
             is told.
@@ -74,8 +80,12 @@ def target_of(
     Raises:
         ValueError: It is no URL of PostgreSQL. The message does not quote it.
     """
-    bare, named = _without_schema(url)
-    schema = schema or named or DEFAULT_SCHEMA
+    bare, named = _without_ours(url)
+    schema = schema or named.get("schema") or DEFAULT_SCHEMA
+    if prepare is None:
+        prepare = _PREPARE.get(named.get("prepare", "true"))
+    if prepare is None:
+        raise ValueError("the URL of a PostgreSQL store has prepare=true or prepare=false")
     try:
         told = {name: str(value) for name, value in conninfo_to_dict(bare).items()}
     except ProgrammingError:
@@ -83,7 +93,7 @@ def target_of(
         problem = "a PostgreSQL store is postgresql://user@host:port/database?schema=name, each"
         raise ValueError(f"{problem} part of it optional and quoted as in any URL") from None
     secrets = tuple(value for name in _SECRETS if (value := told.get(name)))
-    shown = _shown(told, schema)
+    shown = _shown(told, schema, prepare=prepare)
     if statement_timeout_seconds is not None:
         # Ours come first: of two that say the same, the server goes by the last. A transaction of a
         # process that was stopped in it would hold its locks for as long as that one sleeps.
@@ -94,7 +104,7 @@ def target_of(
     if connect_timeout_seconds is not None:
         told["connect_timeout"] = str(max(2, round(connect_timeout_seconds)))
     conninfo = make_conninfo("", **{**_DEFAULTS, **told, "client_encoding": "UTF8"})
-    return Target(conninfo=conninfo, schema=schema, url=shown, secrets=secrets)
+    return Target(conninfo=conninfo, schema=schema, prepare=prepare, url=shown, secrets=secrets)
 
 
 def target_of_pool(pool: ConnectionPool[Any], *, schema: str | None = None) -> Target:
@@ -109,17 +119,22 @@ def target_of_pool(pool: ConnectionPool[Any], *, schema: str | None = None) -> T
     return attrs.evolve(target, secrets=(*target.secrets, *secrets))
 
 
-def _without_schema(url: str) -> tuple[str, str | None]:
+def _without_ours(url: str) -> tuple[str, dict[str, str]]:
     if "://" not in url:
-        return url, None  # words with spaces between them, as libpq takes them too
+        return url, {}  # words with spaces between them, as libpq takes them too
     base, mark, query = url.partition("?")
-    parts = query.split("&") if mark else []
-    kept = [part for part in parts if not part.startswith(_SCHEMA)]
-    names = [unquote(part.removeprefix(_SCHEMA)) for part in parts if part.startswith(_SCHEMA)]
-    return "?".join([base, *(["&".join(kept)] if kept else [])]), names[-1] if names else None
+    kept: list[str] = []
+    ours: dict[str, str] = {}
+    for part in query.split("&") if mark else ():
+        name, _, value = part.partition("=")
+        if name in _OURS:
+            ours[name] = unquote(value)
+        else:
+            kept.append(part)
+    return "?".join([base, *(["&".join(kept)] if kept else [])]), ours
 
 
-def _shown(told: dict[str, str], schema: str) -> str:
+def _shown(told: dict[str, str], schema: str, *, prepare: bool) -> str:
     rest = dict(told)
     user, password = rest.pop("user", ""), rest.pop("password", None)
     hosts = rest.pop("host", "").split(",")
@@ -134,6 +149,8 @@ def _shown(told: dict[str, str], schema: str) -> str:
     database = quote(rest.pop("dbname", ""), safe="")
     if schema != DEFAULT_SCHEMA:
         rest["schema"] = schema
+    if not prepare:
+        rest["prepare"] = "false"
     query = "&".join(
         f"{each}={HIDDEN if each in _SECRETS else quote(value, safe='')}"
         for each, value in rest.items()
