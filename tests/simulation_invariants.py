@@ -22,7 +22,8 @@ DUE_SECONDS: Final = 50.0
 TAKEN_SECONDS: Final = 60.0
 """So late is a dead owner's session taken and done with, likewise."""
 WAKING_SECONDS: Final = 10 * STOP_SECONDS
-"""So long does a node that stood still take to see that it has lapsed, and to stop what it runs."""
+"""So long does a node that stood still take to see that it has lapsed, and to stop what it runs; and
+likewise a node whose owner has lapsed while something was being started."""
 _WORKER: Final = Work("worker")
 
 
@@ -223,7 +224,7 @@ class Invariants:
                     continue
                 owner_id = run.owner_id
                 if leases.get(owner_id, -1.0) <= now:
-                    if now - process.awake_since > WAKING_SECONDS:
+                    if now - max(process.awake_since, run.worker.begun_at) > WAKING_SECONDS:
                         self._wrong(
                             f"margin: {process.name} runs a worker of {session_id} for {owner_id},"
                             " whose lease is over"

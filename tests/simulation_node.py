@@ -35,6 +35,7 @@ class SimulatedWorker:
         self.is_running = True
         self.is_asked_to_stop = False
         world = node.town.world
+        self.begun_at = world.now
         world.begin(self.process, f"worker of {session_id}", self._run)
         self.works = world.chance.random() < 0.5
 
