@@ -178,7 +178,7 @@ def main(
     parser.add_argument("--rounds-of-many", type=int, help="turns of many callers")
     parser.add_argument("--sizes", type=int, nargs="*", help="sessions stored; none: no growth")
     parser.add_argument("--only", nargs="+", help="subjects, each by the beginning of its name")
-    parser.add_argument("--shapes", nargs="+", help="such as 4x64: 64 callers in 4 processes")
+    parser.add_argument("--shapes", nargs="*", help="such as 4x64: 64 callers in 4 processes")
     given = parser.parse_args(arguments)
     given.directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -192,7 +192,7 @@ def main(
     extent = attrs.evolve(
         extent, **{name: each for name, each in chosen.items() if each is not None}
     )
-    if given.shapes:
+    if given.shapes is not None:
         shapes = [Shape(*map(int, each.split("x"))) for each in given.shapes]
         extent = attrs.evolve(extent, shapes=shapes)
     kinds = [

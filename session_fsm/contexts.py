@@ -78,6 +78,9 @@ class Contexts:
         while True:
             version, before = self._read(session_id)
             after = operation(before)
+            if not isinstance(after, SessionContext):
+                told = f"expected it to return a SessionContext, not {type(after).__name__}"
+                raise TypeError(f"operation: {told}")
             if after is before and decision is None:
                 return None, after
             after = attrs.evolve(after, change=core.new_operation_id())
@@ -177,6 +180,9 @@ class ContextManager:
         Args:
             operation: Called with the present context, returns the new one; called again if
                 another writer was first, so it should do nothing else.
+
+        Raises:
+            TypeError: It has returned something else.
         """
         return self._contexts.change(self.session_id, operation)[1]
 

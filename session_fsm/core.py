@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
@@ -22,7 +22,7 @@ from typing import Any
 
 from .changes import Change, Observer
 from .clock import Clock, IdFactory, numbered_ids
-from .decisions import NO_WORK, Decision, Draft, settle, work_in, work_of
+from .decisions import Decision, Draft, settle
 from .errors import (
     FencedError,
     ManagerClosedError,
@@ -43,6 +43,7 @@ from .stores.abc import SessionStore
 from .stores.records import Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
+from .work import ShownWork, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Core:
         self.owner_id = owner_id
         self._auto_idle = auto_idle
         self._endings = lifecycle.drains.union(lifecycle.final)
-        self._work_in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
+        self._shown_work = ShownWork(lifecycle)
         self.new_operation_id = new_operation_id or numbered_ids(owner_id)
         self._slots = Slots(MAX_RECENT_SESSIONS)
         self._batch: Batch | None = None
@@ -132,19 +133,22 @@ class Core:
         decision: Decision | None = None,
         *,
         claims: tuple[Work, ...] = (),
+        owner_id: str | None = None,
     ) -> Change:
         """Commit a new session, and what is decided on it in the same breath.
 
         Args:
             state: Its first state.
             decision: What is made of it at once; None: nothing.
-            claims: Work that this owner takes upon itself with it.
+            claims: Work that the owner takes upon itself with it.
+            owner_id: In whose name; None: in that of this core, as it is now.
 
         Raises:
             SessionExistsError: The id is in use.
         """
         self.check_open()
-        make = partial(self._locked, state.session_id, self._create, state, decision, claims)
+        made = (state, decision, claims, owner_id or self.owner_id)
+        make = partial(self._locked, state.session_id, self._create, *made)
         if self.observer is not None:
             return self.observer.around(state.session_id, "create", make)
         return make()
@@ -155,8 +159,8 @@ class Core:
         state: SessionState,
         decision: Decision | None,
         claims: tuple[Work, ...],
+        owner_id: str,
     ) -> Change:
-        owner_id = self.owner_id
         while True:
             slot.machine = None
             origin = self.store.tail(state.session_id)
@@ -249,8 +253,8 @@ class Core:
             try:
                 return self._go_on(slot, change, at, owner_id)
             except StoreError as fault:
-                # The change is made: that its session's way out has to wait is not its failure.
-                logger.warning("session %r could not be gone on with: %s", session_id, fault)
+                # What was asked for is made. The rest of the way out is gone by whoever comes next.
+                logger.warning("session %r is not gone on with yet: %s", session_id, fault)
         return change
 
     def _go_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
@@ -343,9 +347,9 @@ class Core:
         steps = tuple(stored)
         state = machine.state
         before = draft.steps[0].before
-        ended, begun = self._work_changed(before, state)
-        if claims or draft.claims:
-            begun = begun.union(claims, draft.claims)
+        ended, begun = self._shown_work.changed(before, state)
+        if claims:
+            begun = begun.union(claims)
         if draft.let_go:
             ended = ended.union(draft.let_go)
         commit = commit_of(
@@ -355,8 +359,8 @@ class Core:
             expected,
             before is None,
             steps,
-            _in_order(begun) if begun else (),
-            _in_order(ended) if ended else (),
+            in_order(begun) if begun else (),
+            in_order(ended) if ended else (),
             state.status in self._endings,
             draft.writes,
         )
@@ -383,26 +387,12 @@ class Core:
             observer.committed(steps, seconds)
         return steps
 
-    def _work_changed(
-        self, before: SessionState | None, after: SessionState
-    ) -> tuple[frozenset[Work], frozenset[Work]]:
-        """Return the work that a change ends, and the work that it begins."""
-        shown = self._work_in
-        if (
-            before is not None
-            and before.active_tasks is after.active_tasks
-            and shown[before.status] == shown[after.status]
-        ):
-            return NO_WORK, NO_WORK
-        old, new = work_of(before, self.lifecycle), work_of(after, self.lifecycle)
-        return old - new, new - old
-
     def _without_step(
         self, session_id: str, revision: int, draft: Draft
     ) -> tuple[Written, ...] | None:
         """Do what leaves a session at its revision; None if it has to be decided afresh."""
         if draft.let_go:
-            self.store.release(session_id, _in_order(draft.let_go), draft.owner_id)
+            self.store.release(session_id, in_order(draft.let_go), draft.owner_id)
             if self.read(session_id).revision != revision:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:
@@ -500,7 +490,3 @@ class Core:
         assert batch is not None
         batch.touched[event.session_id] = None
         batch.events.append(event)
-
-
-def _in_order(work: Collection[Work]) -> tuple[Work, ...]:
-    return tuple(sorted(work, key=lambda each: (each.kind, each.item)))

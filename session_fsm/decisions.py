@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from .errors import SessionSupervisedError, StateInvalidError, refused
-from .explain import attempt, explain, guard_refusal, next_timed
+from .explain import attempt, explain, guard_refusal
 from .fields import MAX_ERROR_CHARACTERS
 from .history import Step, step_of
 from .items import ItemWrites, Write
@@ -27,11 +27,8 @@ from .machine import SessionMachine, trigger_to
 from .state import SessionState
 from .stores.abc import SessionStore
 from .stores.records import Work
-from .table import error_with
 
 logger = logging.getLogger(__name__)
-
-NO_WORK: Final[frozenset[Work]] = frozenset()
 
 
 class Draft:
@@ -46,7 +43,6 @@ class Draft:
 
     Attributes:
         steps: What was decided, in order.
-        claims: Work that the owner takes upon itself beyond what the steps begin.
         let_go: Work that is to be let go of beyond what the steps end.
         writes: What is written to tables of the session before the first step, or without any.
     """
@@ -56,7 +52,6 @@ class Draft:
         "_store",
         "at",
         "auto_idle",
-        "claims",
         "let_go",
         "owner_id",
         "steps",
@@ -77,7 +72,6 @@ class Draft:
         self.auto_idle = auto_idle
         self.owner_id = owner_id
         self.steps: list[Step] = []
-        self.claims: frozenset[Work] = NO_WORK
         self.let_go: set[Work] = set()
         self.writes: ItemWrites | None = None
 
@@ -367,140 +361,3 @@ def with_writes(decision: Decision, writes: Iterable[Write]) -> Decision:
         if not isinstance(each, Write):
             raise TypeError(f"writes: expected Put, Delete or Clear, got {type(each).__name__}")
     return WriteItems(made, decision) if made else decision
-
-
-# --- ends ------------------------------------------------------------------------------------
-
-
-def _error_argument(row: Row, error: str | None) -> dict[str, str]:
-    return {} if error is None or "error" not in row.optional else {"error": error}
-
-
-@attrs.frozen
-class Terminate:
-    """Begin the way out, and go it as far as it is open; what is on it already is left to it."""
-
-    reason: str | None = None
-
-    def __call__(self, draft: Draft) -> None:
-        """Decide."""
-        status, lifecycle = draft.state.status, draft.lifecycle
-        if status in lifecycle.final:
-            return
-        if status not in lifecycle.drains:
-            [first, *_] = lifecycle.way_out(status)
-            cause = None
-            if status == lifecycle.initial:
-                cause = self.reason or "ended before its start was done"
-            draft.fire(first.trigger, reason=self.reason, **_error_argument(first, cause))
-        settle(draft)
-
-
-@attrs.frozen
-class Fail:
-    """Go the whole way out at once: tasks are dropped and named, the cause is kept."""
-
-    error: str
-    reason: str | None = None
-
-    def __call__(self, draft: Draft) -> None:
-        """Decide."""
-        lifecycle = draft.lifecycle
-        dropped = draft.state.active_tasks
-        cause = error_with(_without_error(draft.state), self.error, dropped)
-        for row in lifecycle.way_out(draft.state.status):
-            if row.target is not None and not lifecycle.holds_tasks(row.target):
-                drop_tasks(draft, draft.state.active_tasks, reason=self.error)
-            told = _error_argument(row, cause)
-            draft.fire(row.trigger, reason=self.reason or self.error, **told)
-            cause = None if told else cause
-
-
-def _without_error(state: SessionState) -> SessionState:
-    return state.derive({"error": None}, at=state.updated_at)
-
-
-def drop_tasks(draft: Draft, tasks: tuple[str, ...], *, reason: str) -> None:
-    """End tasks that nobody will end, each as a step that names it."""
-    for task in tasks:
-        draft.fire(draft.lifecycle.role("end_task"), reason=f"dropped: {reason}", task_id=task)
-
-
-@attrs.frozen
-class FireDue:
-    """Fire the timed row that is due, if one is, and what follows from it."""
-
-    def __call__(self, draft: Draft) -> None:
-        """Decide."""
-        timed = next_timed(draft.state, draft.lifecycle)
-        if timed is not None and timed[1] <= draft.at:
-            had_tasks = bool(draft.state.active_tasks)
-            draft.fire(timed[0])
-            if draft.auto_idle and had_tasks:
-                rest(draft)
-        settle(draft)
-
-
-@attrs.frozen
-class StopDone:
-    """Note that the worker has stopped, and go on with the way out.
-
-    Attributes:
-        error: What went wrong with stopping it; None if nothing did.
-    """
-
-    error: str | None = None
-
-    def __call__(self, draft: Draft) -> None:
-        """Decide."""
-        draft.let_go.add(Work("worker"))
-        update = draft.row("update")
-        if self.error is not None and update is not None and "error" in update.optional:
-            error = error_with(draft.state, self.error)
-            draft.fire(update.trigger, error=error)
-        settle(draft)
-
-
-@attrs.frozen
-class Recover:
-    """Clear away what dead owners left in a session, and nothing of anybody else.
-
-    Attributes:
-        left: Returns what they left; asked anew for each decision, because somebody alive may have
-            taken it up since. Taking it up raises the revision, so the commit would see it.
-        error: What the session is ended with, if a worker is among it; None: it lives on.
-    """
-
-    left: Callable[[], tuple[Work, ...]]
-    error: str | None = None
-
-    def __call__(self, draft: Draft) -> None:
-        """Decide."""
-        draft.let_go.update(self.left())
-        tasks = tuple(
-            task for task in draft.state.active_tasks if Work("task", task) in draft.let_go
-        )
-        drop_tasks(draft, tasks, reason="its owner died")
-        ran = Work("worker") in draft.let_go
-        if Work("start") in draft.let_go and Work("start") in work_of(draft.state, draft.lifecycle):
-            Fail("the owner died during the start")(draft)
-        elif ran and self.error is not None:
-            Fail(self.error)(draft)
-        elif tasks or ran:
-            rest(draft)
-        settle(draft)
-
-
-def work_of(state: SessionState | None, lifecycle: Lifecycle) -> frozenset[Work]:
-    """Return the work that a state itself shows to be in progress."""
-    if state is None:
-        return frozenset()
-    work = {Work("task", task) for task in state.active_tasks}
-    return work_in(state.status, lifecycle).union(work)
-
-
-def work_in(status: str, lifecycle: Lifecycle) -> frozenset[Work]:
-    """Return the work that a status itself shows to be in progress."""
-    if status == lifecycle.initial and "activate" in lifecycle.roles:
-        return frozenset({Work("start")})
-    return frozenset({Work("stop")} if status in lifecycle.drains else ())

@@ -41,6 +41,17 @@ def raise_problems(problems: Problems) -> None:
         raise StateInvalidError(problems=tuple(problems))
 
 
+def check_limit(limit: object, what: str) -> None:
+    """Accept how many there may be on a page; one more is asked of the store, to see if it is all.
+
+    Raises:
+        ValueError: It is no such number.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < MAX_INTEGER:
+        most = f"from 1 to {MAX_INTEGER - 1}"
+        raise ValueError(f"limit: expected a number of {what} {most}, got {shown(limit)}")
+
+
 def is_word(value: object) -> bool:
     """Tell whether a value is an exact `str` that can be an id, a task or a feature."""
     return (

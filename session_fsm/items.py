@@ -153,7 +153,8 @@ class Put:
         if self.ttl_seconds is None:
             return None
         try:
-            return at + timedelta(seconds=self.ttl_seconds)
+            # What lives at all lives for the shortest time that there is.
+            return at + (timedelta(seconds=self.ttl_seconds) or timedelta.resolution)
         except OverflowError:
             return None  # behind the last instant that there is
 

@@ -14,19 +14,8 @@ from .clock import Clock, IdFactory, random_id
 from .context import ContextLimits
 from .contexts import ContextKeeper, Contexts
 from .core import Core
-from .decisions import (
-    BeginTask,
-    Decision,
-    Fail,
-    Fire,
-    FireDue,
-    MoveTo,
-    Terminate,
-    Touch,
-    Update,
-    cause_in_words,
-    with_writes,
-)
+from .decisions import BeginTask, Decision, Fire, MoveTo, Touch, Update, cause_in_words, with_writes
+from .endings import Fail, FireDue, Terminate
 from .errors import LifecycleError
 from .explain import next_timed
 from .items import Write
@@ -181,15 +170,15 @@ class SessionManager(ContextKeeper):
         if start is None:
             return self._starting.at_once(state)
         self._starting.check()
-        session = self._starting.begin(state)
+        claimed = self._starting.begin(state)
         try:
-            worker = start(session)
+            worker = start(claimed.session)
         except BaseException as fault:
-            error = self._starting.failed(session.session_id, fault)
+            error = self._starting.failed(claimed, fault)
             if isinstance(fault, Exception):
                 raise error from fault
             raise
-        return self._starting.done(session.session_id, worker)
+        return self._starting.done(claimed, worker)
 
     def _new_state(
         self,

@@ -19,7 +19,7 @@ from .feeds import (
     newest_position,
     read_page,
 )
-from .fields import Problems, check_text
+from .fields import Problems, check_limit, check_text
 from .hooks import entering, leaving
 from .session import FeedPage, Page, PositionedEvent, Session, SessionEvent, session_of
 from .stores.records import Stored
@@ -75,12 +75,11 @@ class SessionReader:
             Sessions in the order of their ids; `next` is None on the last page.
 
         Raises:
-            ValueError: The limit is below 1, or `after` is no text.
+            ValueError: The limit is no number from 1 on, or `after` is no text.
             LifecycleError: There is no such status.
         """
         self._core.check_open()
-        if limit < 1:
-            raise ValueError(f"a page has at least 1 session, not {limit}")
+        check_limit(limit, "sessions")
         problems: Problems = []
         if check_text(after, "after", problems) is not None and problems:
             raise ValueError("; ".join(problems))

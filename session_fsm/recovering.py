@@ -16,8 +16,10 @@ from typing import Final
 
 import attrs
 
+from .changes import Change
 from .core import Core
-from .decisions import Adopt, Recover, cause_in_words, settle
+from .decisions import Adopt, Decision, cause_in_words, settle
+from .endings import Recover
 from .errors import (
     SessionNotFoundError,
     SessionStartError,
@@ -25,7 +27,8 @@ from .errors import (
     TransitionError,
 )
 from .orphans import reap_orphans
-from .session import Reaped, RecoveryReport, Session, session_of
+from .session import Reaped, RecoveryReport, session_of
+from .starting import Claimed
 from .stores.abc import SessionStore
 from .stores.records import StoredStep, Taken, Work
 
@@ -36,7 +39,9 @@ BATCH_SIZE: Final = 100
 
 _WORKER: Final = Work("worker")
 _Left = Callable[[], tuple[Work, ...]]
-Restart = Callable[[Session, str], object]
+
+Restart = Callable[[Claimed], object]
+"""Starts a worker for a session that was claimed for that."""
 
 
 def recover(
@@ -54,19 +59,21 @@ def recover(
         waiting: What this manager took over before, and could neither recover nor give back; what
             is left of this call is put there.
         restart: Called with each session whose worker is to be started anew, and was claimed for
-            that, and with the owner in whose name it was; None: they are put to rest.
+            that; None: they are put to rest.
         max_takeovers: A session that was taken over more often lately is ended.
         restarting: Whether sessions whose worker is to be started anew are taken at all.
     """
-    tally = _Recovered(core, restart, max_takeovers)
+    # Should it be counted as dead on the way, whatever is left is somebody else's.
+    owner_id = core.owner_id
+    tally = _Recovered(core, owner_id, restart, max_takeovers)
     # Before anybody else can run something for these sessions.
     reaped = reap_orphans(core.store)
     seen: set[tuple[str, str]] = set()
     # Nobody else takes what this owner has: what could not even be given back is for the next call.
-    in_hand = [each for each in _emptied(waiting) if each.holder_id == core.owner_id]
+    in_hand = [each for each in _emptied(waiting) if each.holder_id == owner_id]
     try:
         _recover_all(tally, in_hand, seen)
-        while taken := core.store.take_over(core.owner_id, BATCH_SIZE, restarting=restarting):
+        while taken := core.store.take_over(owner_id, BATCH_SIZE, restarting=restarting):
             in_hand += taken
             if not _recover_all(tally, in_hand, seen) or len(taken) < BATCH_SIZE:
                 break
@@ -102,6 +109,7 @@ class _Recovered:
     """What was done so far."""
 
     core: Core
+    owner_id: str
     restart: Restart | None
     max_takeovers: int
     ended: dict[str, None] = attrs.field(factory=dict)
@@ -142,13 +150,12 @@ class _Recovered:
         left = _left_in(core.store, taken)
         error = self._error(taken)
         runs = _WORKER in taken.work and error is None and self._is_run_anew(taken)
-        owner_id = core.owner_id
-        if runs and (session := self._adopted(taken, left, owner_id)) is not None:
+        if runs and (claimed := self._adopted(taken, left)) is not None:
             assert self.restart is not None
-            self.restart(session, owner_id)
+            self.restart(claimed)
             self.restarted[session_id] = None
             return
-        change = core.change(session_id, Recover(left, error))
+        change = self._change(session_id, Recover(left, error))
         self.dropped += _tasks_ended(core, change.steps)
         # What no step let go of, such as a worker of a session that lives on.
         still = bool(left())
@@ -156,11 +163,14 @@ class _Recovered:
         events = change.events
         if core.is_ending(change.state.status):
             # Somebody may have waited for what was let go of just now.
-            change = core.change(session_id, settle)
+            change = self._change(session_id, settle)
             events += change.events
         final = change.state.status in core.lifecycle.final
         if events or (still and not final):
             (self.ended if final else self.released)[session_id] = None
+
+    def _change(self, session_id: str, decision: Decision, claims: tuple[Work, ...] = ()) -> Change:
+        return self.core.change(session_id, decision, claims=claims, owner_id=self.owner_id)
 
     def _error(self, taken: Taken) -> str | None:
         """Return what a session is to be ended with, because of what became of its owners."""
@@ -174,19 +184,19 @@ class _Recovered:
             return False
         return self.core.read(taken.session_id).state.config.recovery == "restart"
 
-    def _adopted(self, taken: Taken, left: _Left, owner_id: str) -> Session | None:
+    def _adopted(self, taken: Taken, left: _Left) -> Claimed | None:
         """Drop what a dead owner did in a session, and claim its worker; None if that is over."""
         core, session_id = self.core, taken.session_id
-        change = core.change(session_id, Recover(lambda: tuple(_without_worker(left()))))
+        change = self._change(session_id, Recover(lambda: tuple(_without_worker(left()))))
         self.dropped += _tasks_ended(core, change.steps)
         try:
             adopt = Adopt(takes_over=lambda: _WORKER in left())
-            change = core.change(session_id, adopt, claims=(_WORKER,), owner_id=owner_id)
+            change = self._change(session_id, adopt, claims=(_WORKER,))
         except (TransitionError, SessionSupervisedError):
             return None  # it has expired, is ending, or somebody else was first
         rest = tuple(_without_worker(taken.work))
         core.store.release(session_id, rest, taken.holder_id)
-        return session_of(change.state, change.revision, None)
+        return Claimed(session_of(change.state, change.revision, None), self.owner_id)
 
 
 def _without_worker(work: Iterable[Work]) -> Iterator[Work]:

@@ -10,17 +10,41 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from .core import Core
-from .decisions import Adopt, Draft, Fail, Fire, cause_in_words
+from .decisions import Adopt, Draft, Fire, cause_in_words
+from .endings import Fail
 from .errors import SessionStartError, StateInvalidError, StoreError, TransitionError
 from .session import Session, session_of
 from .state import SessionState
 from .stores.records import Work
-from .workers import DeferredWorker, Workers
+from .workers import Workers
 
 logger = logging.getLogger(__name__)
 
 _WORKER = (Work("worker"),)
+
+
+@attrs.frozen
+class Claimed:
+    """A session for which something is being started, and in whose name.
+
+    Whoever that is may come to be counted as dead before the start is done: then nothing of it may
+    be finished in another name, because the session may be somebody else's by then.
+
+    Attributes:
+        session: The session, as it was claimed.
+        owner_id: In whose name.
+    """
+
+    session: Session
+    owner_id: str
+
+    @property
+    def session_id(self) -> str:
+        """Key of the session."""
+        return self.session.session_id
 
 
 class Starting:
@@ -53,56 +77,62 @@ class Starting:
         change = self._core.create(state, decision)
         return session_of(change.state, change.revision, None)
 
-    def begin(self, state: SessionState) -> Session:
+    def begin(self, state: SessionState) -> Claimed:
         """Create a session for which something is about to be started.
 
         Where nothing activates it, its creation claims the worker.
         """
-        change = self._core.create(state, claims=_WORKER if self._activate is None else ())
-        return session_of(change.state, change.revision, None)
+        owner_id = self._core.owner_id
+        claims = _WORKER if self._activate is None else ()
+        change = self._core.create(state, claims=claims, owner_id=owner_id)
+        return Claimed(session_of(change.state, change.revision, None), owner_id)
 
-    def restart(self, session: Session, owner_id: str, *, start: Callable[[Session], Any]) -> None:
-        """Start what runs for a session whose worker was taken over, and claimed by an owner.
+    def restart(self, claimed: Claimed, *, start: Callable[[Session], Any]) -> None:
+        """Start what runs for a session whose worker was taken over.
 
         Raises:
             SessionStartError: The start raised; the session has ended, with the cause.
             FencedError: The owner was counted as dead meanwhile; what was started was stopped.
         """
-        session_id = session.session_id
         try:
-            worker = start(session)
+            worker = start(claimed.session)
         except BaseException as fault:
-            self._core.store.release(session_id, _WORKER, owner_id)
-            error = self.failed(session_id, fault)
+            self.let_go(claimed)
+            error = self.failed(claimed, fault)
             if isinstance(fault, Exception):
                 raise error from fault
             raise
         if worker is None:
-            self._core.store.release(session_id, _WORKER, owner_id)
+            self.let_go(claimed)
         else:
-            self._workers.add(session_id, worker, owner_id)
+            self._workers.add(claimed.session_id, worker, claimed.owner_id)
             try:
-                self._workers.act(self._core.change(session_id, _nothing))
+                self._workers.act(self._core.change(claimed.session_id, _nothing))
             except StoreError as fault:
                 # It runs, and is claimed: nobody else may be given the session. If that has come to
                 # be ended meanwhile, the next sweep stops it.
-                logger.warning("session %r was not looked at again: %s", session_id, fault)
+                logger.warning("session %r was not looked at again: %s", claimed.session_id, fault)
 
-    def adopt(self, session_id: str) -> Session:
+    def adopt(self, session_id: str) -> Claimed:
         """Claim the worker of a session that lives without one.
 
         Raises:
             SessionSupervisedError: Something runs for it already.
             TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
         """
-        change = self._core.change(session_id, Adopt(), claims=_WORKER)
-        return session_of(change.state, change.revision, None)
+        owner_id = self._core.owner_id
+        change = self._core.change(session_id, Adopt(), claims=_WORKER, owner_id=owner_id)
+        return Claimed(session_of(change.state, change.revision, None), owner_id)
 
-    def done(self, session_id: str, worker: Any) -> Session:
+    def let_go(self, claimed: Claimed) -> None:
+        """Let go of the worker of a session, where none runs."""
+        self._core.store.release(claimed.session_id, _WORKER, claimed.owner_id)
+
+    def done(self, claimed: Claimed, worker: Any) -> Session:
         """Activate a session for which something was started.
 
         Args:
-            session_id: Whose start is done.
+            claimed: Whose start is done.
             worker: What was started; None if nothing runs on.
 
         Raises:
@@ -110,14 +140,12 @@ class Starting:
                 was asked to.
             FencedError: The owner was counted as dead meanwhile; the worker was stopped.
         """
-        # Who has the worker is who claims it, though this may be another owner's manager by then.
-        deferred = isinstance(worker, DeferredWorker)
-        owner_id = worker.owner_id if deferred else self._core.owner_id
+        session_id, owner_id = claimed.session_id, claimed.owner_id
         if worker is not None:
             self._workers.add(session_id, worker, owner_id)
         if self._activate is None:
             if worker is None:
-                self._core.store.release(session_id, _WORKER, owner_id)
+                self.let_go(claimed)
             change = self._core.change(session_id, _nothing)
         else:
             claims = () if worker is None else _WORKER
@@ -130,17 +158,19 @@ class Starting:
                 if not isinstance(fault, TransitionError):
                     raise
                 cause = f"started, but could not be activated: {fault.refusal.headline}"
-                raise self.failed(session_id, cause) from fault
+                raise self.failed(claimed, cause) from fault
         change = self._workers.act(change)
         return session_of(change.state, change.revision, self._workers.get(session_id))
 
-    def failed(self, session_id: str, cause: BaseException | str) -> SessionStartError:
+    def failed(self, claimed: Claimed, cause: BaseException | str) -> SessionStartError:
         """End a session whose start failed; returns what its creator is told."""
+        session_id, owner_id = claimed.session_id, claimed.owner_id
         error = SessionStartError(session_id=session_id, cause=cause_in_words(cause))
         try:
             if self._activate is None:
-                self._core.store.release(session_id, _WORKER, self._core.owner_id)
-            self._workers.act(self._core.change(session_id, Fail(error.cause)))
+                self.let_go(claimed)
+            failed = self._core.change(session_id, Fail(error.cause), owner_id=owner_id)
+            self._workers.act(failed)
         except Exception:
             # The start's own failure is what the caller must see; recovery ends the session later.
             logger.exception("session %r failed to start and could not be ended", session_id)

@@ -7,7 +7,7 @@ from typing import Any
 from .core import Core
 from .decisions import WriteItems
 from .errors import ItemNotFoundError
-from .fields import Problems, check_text
+from .fields import Problems, check_limit, check_text
 from .items import (
     Clear,
     Delete,
@@ -75,12 +75,11 @@ class SessionTable:
             the last page.
 
         Raises:
-            ValueError: The limit is below 1, or `after` is no text.
+            ValueError: The limit is no number from 1 on, or `after` is no text.
             CorruptRecordError: One of them can't be read.
         """
         core = self._open()
-        if limit < 1:
-            raise ValueError(f"a page has at least 1 item, not {limit}")
+        check_limit(limit, "items")
         problems: Problems = []
         if check_text(after, "after", problems) is not None and problems:
             raise ValueError("; ".join(problems))

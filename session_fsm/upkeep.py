@@ -10,7 +10,8 @@ import attrs
 
 from .compaction import checkpoint_of
 from .core import Core
-from .decisions import FireDue, cause_in_words
+from .decisions import cause_in_words
+from .endings import FireDue
 from .errors import (
     CorruptRecordError,
     DeserializationError,

@@ -16,7 +16,7 @@ import attrs
 
 from .changes import Change
 from .core import Core
-from .decisions import StopDone
+from .endings import StopDone
 from .errors import FencedError, SessionNotFoundError, StoreError
 from .session import SessionEvent
 from .stores.records import Work

@@ -7,17 +7,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import attrs
 from supervised import opened
 
-from session_fsm import SessionFsmError, SessionStartError, TaskDroppedError, TransitionError
-from session_fsm.aio import Child, ChildContext, RestartLimit, SessionManager
+from session_fsm import (
+    ContextLimits,
+    InboxFullError,
+    Session,
+    SessionFsmError,
+    SessionStartError,
+    TaskDroppedError,
+    TransitionError,
+)
+from session_fsm.aio import Child, ChildContext, RestartLimit, SessionManager, SessionSupervisor
 from session_fsm.clock import ManualClock
 
 HABITS: Final = (
@@ -34,9 +45,15 @@ HABITS: Final = (
     "cancels itself",
     "ends itself",
     "leaks",
+    "reads its inbox",
+    "leaves its inbox unread",
+    "leaves tasks behind",
+    "fills tables",
 )
 """What children are like."""
 STOP_SECONDS: Final = 10.0
+MOST_MESSAGES: Final = 200
+"""That a context keeps; an inbox has room for more."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +85,7 @@ class Chaos:
         self._chance = random.Random(seed)
         self._span = span_seconds
         self._end = asyncio.Event()
-        self._leaks: list[bytes] = []
+        self._leaks: list[Any] = []
 
     def let_go(self) -> None:
         """End those that ignore everything else."""
@@ -128,12 +145,47 @@ class Chaos:
                 await child.manager.terminate(child.session_id, wait=False)
                 await child.stopping.wait()
             case "leaks":
+                held: list[bytes] = []  # as long as it runs
                 while not child.stopping.is_set():
-                    self._leaks = [bytes(1000)]
+                    held.append(bytes(1000))
                     await asyncio.sleep(self.while_())
                     await child.manager.touch(child.session_id)
+            case "reads its inbox":
+                async for message in child.inbox:
+                    notes = child.manager.table(child.session_id, "notes")
+                    await notes.put(message.role, message.content, ttl_seconds=self.while_() + 1)
+            case "leaves its inbox unread":
+                await self._sends(child)
+            case "leaves tasks behind":
+                while not child.stopping.is_set():
+                    self._leaks.append(asyncio.ensure_future(self._end.wait()))
+                    await asyncio.sleep(self.while_())
+                    await child.manager.touch(child.session_id)
+            case "fills tables":
+                await self._fills(child)
             case _:
                 await self._works(child)
+
+    async def _sends(self, child: ChildContext) -> None:
+        """Send messages that nobody reads, or that a sibling does."""
+        while not child.stopping.is_set():
+            await asyncio.sleep(self.while_())
+            for _ in range(self._chance.randint(1, 5)):
+                text = "x" * self._chance.randint(0, 1000)
+                with contextlib.suppress(TransitionError, InboxFullError):
+                    await child.manager.send_message(child.session_id, "user", text)
+
+    async def _fills(self, child: ChildContext) -> None:
+        """Write more and more to a table, some of it for a while only."""
+        table = child.manager.table(child.session_id, "pile")
+        for number in itertools.count():
+            if child.stopping.is_set():
+                return
+            await asyncio.sleep(self.while_())
+            seconds = self._chance.choice((None, self.while_() + 1))
+            with contextlib.suppress(TransitionError):
+                await table.put(f"{child.name} {number}", [number] * 10, ttl_seconds=seconds)
+                await child.manager.touch(child.session_id)
 
     async def _works(self, child: ChildContext) -> None:
         while not child.stopping.is_set():
@@ -175,7 +227,7 @@ async def live(
         ]
         await asyncio.sleep(chance.random() * span_seconds / 2)
         try:
-            await manager.create(
+            session = await manager.create(
                 f"{seed}-{number}",
                 config={"timeout_minutes": chance.choice((None, 1, 60, 600))},
                 children=children,
@@ -183,6 +235,7 @@ async def live(
             )
         except SessionStartError:
             return
+        supervisors[session.session_id] = session.worker
         if chance.random() < 0.3:
             await asyncio.sleep(chaos.while_())
             how = chance.choice((manager.terminate, manager.fail))
@@ -193,9 +246,10 @@ async def live(
                 problems.append(f"{number}: could not be ended: {fault!r}")
 
     problems: list[str] = []
+    supervisors: dict[str, SessionSupervisor] = {}
     await asyncio.gather(*(create(number) for number in range(sessions)))
     await asyncio.sleep(span_seconds)
-    problems += await _problems(manager, clock)
+    problems += await _problems(manager, clock, supervisors)
     ended: Counter[str] = Counter()
     alive = abandoned = 0
     async for session in _all(manager):
@@ -219,7 +273,9 @@ async def _all(manager: SessionManager) -> Any:
         after = page.next
 
 
-async def _problems(manager: SessionManager, clock: ManualClock) -> list[str]:
+async def _problems(
+    manager: SessionManager, clock: ManualClock, supervisors: Mapping[str, SessionSupervisor]
+) -> list[str]:
     """Say which sessions are as none may be, some time after the last thing happened to them."""
     found = list((await manager.verify()).problems)
     late = clock.now() - timedelta(seconds=5 * STOP_SECONDS)
@@ -233,19 +289,48 @@ async def _problems(manager: SessionManager, clock: ManualClock) -> list[str]:
             if state.status_since < late - timedelta(seconds=60):
                 found.append(f"{where}: stuck")
         elif worker is None:
-            found.append(f"{where}, and nothing runs for it")
+            began = supervisors[session.session_id]
+            if began.alive or began.failure is not None:
+                found.append(f"{where}, and nothing is known of what runs for it: {began}")
         elif not worker.alive and any(each.error for each in worker.children):
             found.append(f"{where}, and all of its children have failed: {worker.children}")
+        found += await _unlike(manager, session)
         for task, due in state.task_deadlines:
             if due < late:
                 found.append(f"{where}, and task {task} should have been dropped at {due}")
     return found
 
 
-async def one_day(clock: ManualClock, *, sessions: int, seed: int, days: float = 1.0) -> Findings:
+async def _unlike(manager: SessionManager, session: Session) -> list[str]:
+    """Say what is wrong with the messages and the tables of a session."""
+    found: list[str] = []
+    said = (await manager.context(session.session_id).get()).history
+    numbers = [entry.number for entry in said]
+    if numbers != sorted(set(numbers)) or len(said) > MOST_MESSAGES:
+        found.append(f"{session.session_id}: its history has the numbers {numbers}")
+    inbox = None if session.worker is None else session.worker.inbox()
+    if inbox is not None and not inbox.closed:
+        waiting = [message.content for message in inbox._waiting]
+        kept = [entry.message.content for entry in said]
+        both = min(len(waiting), len(kept))
+        if waiting[len(waiting) - both :] != kept[len(kept) - both :] and _nobody_reads(session):
+            found.append(f"{session.session_id}: its inbox has not what was said")
+    return found
+
+
+def _nobody_reads(session: Session) -> bool:
+    return not any(each.name.startswith("reads") for each in session.worker.children)
+
+
+async def one_day(
+    clock: ManualClock, *, sessions: int, seed: int, days: float = 1.0, store: str = "memory://"
+) -> Findings:
     """Open a manager, have sessions live in it for a day, and close it."""
     before = asyncio.all_tasks()
-    async with opened(clock, stop_grace_seconds=STOP_SECONDS) as manager:
+    limits = ContextLimits(max_history=MOST_MESSAGES)
+    async with opened(
+        clock, store=store, stop_grace_seconds=STOP_SECONDS, context_limits=limits
+    ) as manager:
         span = days * 86_400
         findings = await live(manager, clock, sessions=sessions, seed=seed, span_seconds=span)
     for _ in range(10):

@@ -34,6 +34,7 @@ CUTS: Final[tuple[Cut, ...]] = (
     "swallow answers",
     "swallow all",
     "hold requests",
+    "hold requests",
     "hold answers",
     "hold all",
     "delay",

@@ -170,7 +170,7 @@ class Worker:
         self._node.stopped(self)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._chance.uniform(0.05, 0.3)):
+        while not self._stopping.wait(self._chance.uniform(0.01, 0.1)):
             self._made += 1
             tag = f"op:{self._name}.{self._made}"
             luck = self._chance.random()

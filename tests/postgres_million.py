@@ -6,7 +6,8 @@ them. They are no sessions that could be read: what counts is how many there are
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from postgres_server import PostgresServer
@@ -20,11 +21,13 @@ FEWER = 100_000
 _STATUSES = [str(each) for each in SESSION_LIFECYCLE.statuses]
 _ID = "'s' || lpad(i::text, 7, '0')"
 _AT = "timestamptz '2026-01-01' + i * interval '1 second'"
+_STATUS = f"('{{{','.join(_STATUSES)}}}'::text[])[1 + i % {len(_STATUSES)}]"
+_DEADLINE = f"CASE WHEN i % 3 = 0 THEN {_AT} END"
+_END = f"CASE WHEN i % 3 = 1 THEN {_AT} END"
 _FILLED: dict[str, tuple[str, str, int]] = {
     "session": (
         "session_id, lifecycle, revision, status, deadline_at, ended_at, state, digest, recovery",
-        f"{_ID}, 'session', 1, ('{{{','.join(_STATUSES)}}}'::text[])[1 + i % {len(_STATUSES)}],"
-        f" CASE WHEN i % 3 = 0 THEN {_AT} END, CASE WHEN i % 3 = 1 THEN {_AT} END, '', '', ''",
+        f"{_ID}, 'session', 1, {_STATUS}, {_DEADLINE}, {_END}, '', '', ''",
         ROWS,
     ),
     "session_event": (
@@ -66,23 +69,8 @@ def fill(server: PostgresServer, sql: Sql) -> None:
                 " IMMUTABLE AS 'SELECT NULL::jsonb'"
             )
         )
-        waiting = sorted(_FILLED, reverse=True)
-        faults: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                while waiting:
-                    _fill_one(server, sql, waiting.pop())
-            except BaseException as fault:
-                faults.append(fault)
-
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if faults:
-            raise faults[0]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(partial(_fill_one, server, sql), _FILLED))
         connection.execute(row[0].encode())
         newest = f"UPDATE {{s}}.feed SET newest = {ROWS}, removed = {ROWS // 2}"
         connection.execute(sql(newest))
@@ -115,7 +103,6 @@ def _fill_one(server: PostgresServer, sql: Sql, table: str) -> None:
         for definition, index, constraint in indexes:
             run(definition)
             if constraint is not None:
-                run(
-                    f"ALTER TABLE {name} ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
-                )
+                added = f"ADD CONSTRAINT {constraint} PRIMARY KEY USING INDEX {index}"
+                run(f"ALTER TABLE {name} {added}")
         run(f"ANALYZE {name}")

@@ -10,7 +10,7 @@ from simulated_store import SimulatedStore
 from simulated_world import Process
 
 from session_fsm import Session, SessionManager
-from session_fsm.errors import ManagerClosedError, SessionFsmError, StoreError
+from session_fsm.errors import ManagerClosedError, StoreError
 
 if TYPE_CHECKING:
     from simulation import Town

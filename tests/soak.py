@@ -3,10 +3,12 @@
     python tests/soak.py --seconds 60
 
 Each round, some hundred sessions live for a day of simulated time on one SQLite file, are ended and
-purged. Then it is counted what is there: tasks, threads, descriptors, blocks of memory. All threads
-that the manager may have, and all readers that they may need, are there before: one more of either
-is too many. The first half of the rounds warms up, for a manager keeps the machines of a thousand
-sessions; what the last quarter has is compared with what the third had.
+purged; all that time their feeds are followed. Beside them, in real time, live sessions with
+processes of the operating system, messages and tables. Then it is counted what is there: tasks,
+threads, descriptors, blocks of memory. All threads that the managers may have, and all readers that
+they may need, are there before: one more of either is too many. The first half of the rounds warms
+up, for a manager keeps the machines of a thousand sessions; what the last quarter has is compared
+with what the third had.
 
 What is purged leaves a tombstone, so the file grows by design, and SQLite's caches of pages with it
 up to their bound. The program makes that bound small, and has the C library keep no free memory for
@@ -21,24 +23,38 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import attrs
 from chaos import live
 from managing import PATIENCE_SECONDS, START
 from supervised import opened
 
-from session_fsm.aio import SessionManager
-from session_fsm.clock import ManualClock
+from session_fsm.aio import (
+    Child,
+    ChildContext,
+    ContextManager,
+    ProcessWorker,
+    RestartLimit,
+    SessionManager,
+)
+from session_fsm.aio.following import FEED_THREADS
+from session_fsm.clock import SYSTEM_CLOCK, Clock, ManualClock
 from session_fsm.stores import SessionStore, SqliteStore, sqlite_connection
 from session_fsm.testing import run_simulated
+
+Result = TypeVar("Result")
 
 MOST_GROWTH: Final = {"blocks": 1.01, "resident_bytes": 1.05}
 """Of the memory, from the third quarter of the rounds to the last."""
@@ -57,12 +73,12 @@ class Sample:
     resident_bytes: int
 
 
-def sample() -> Sample:
-    """Count what is there."""
+def sample(others: int) -> Sample:
+    """Count what is there; besides the tasks of this loop there are others."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Sample(
-        tasks=len(asyncio.all_tasks()),
+        tasks=len(asyncio.all_tasks()) + others,
         threads=threading.active_count(),
         descriptors=len(os.listdir("/proc/self/fd")),
         blocks=sys.getallocatedblocks(),
@@ -70,30 +86,141 @@ def sample() -> Sample:
     )
 
 
-async def begin_all_threads(manager: SessionManager, clock: ManualClock) -> None:
-    """Have as many calls made at the same time as the manager may make."""
-    together = threading.Barrier(MOST_THREADS, timeout=PATIENCE_SECONDS)
+async def begin_all_threads(manager: SessionManager, clock: Clock, most: int) -> None:
+    """Have as many calls made, and as many feeds read, at the same time as the manager may."""
 
-    def meet(metadata: object) -> object:
-        together.wait()
-        return metadata
+    def meeting(number: int) -> Callable[[object], object]:
+        together = threading.Barrier(number, timeout=PATIENCE_SECONDS)
 
-    names = [f"first-{number}" for number in range(MOST_THREADS)]
+        def meet(value: object = None) -> object:
+            together.wait()
+            return value
+
+        return meet
+
+    names = [f"first-{number}" for number in range(most)]
     for name in names:
         await manager.create(name)
+    meet = meeting(most)
     await asyncio.gather(*(manager.update(name, metadata=meet) for name in names))
+    meet = meeting(FEED_THREADS)
+    feeds = manager._desk.following._calls
+    await asyncio.gather(*(feeds(partial(meet, None)) for _ in range(FEED_THREADS)))
     for name in names:
         await manager.terminate(name)
     await asyncio.sleep(1)
     await manager.purge(ended_before=clock.now())
 
 
-def open_all_readers(store: SessionStore) -> None:
+def open_all_readers(store: SessionStore, most: int) -> None:
     """Have as many readers at the same time as the manager has threads."""
     assert isinstance(store, SqliteStore)
     with ExitStack() as readers:
-        for _ in range(MOST_THREADS):
+        for _ in range(most + FEED_THREADS):
             readers.enter_context(store._connections.reading())
+
+
+class RealTime:
+    """A manager on a loop of its own, in real time: its sessions have processes."""
+
+    SESSIONS = 6
+    THREADS = 4
+
+    def __init__(self, directory: Path) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self._manager = SessionManager(f"sqlite:///{directory}/real.db", max_threads=self.THREADS)
+        self._worker = ProcessWorker(
+            ["/bin/sh", "-c", "echo ready; read -r word; exit $word"],
+            ready_line=b"ready",
+            stdin="pipe",
+        )
+        self._made = ThreadPoolExecutor(1)
+        self.wait(self._open())
+
+    async def _open(self) -> None:
+        await self._manager.__aenter__()
+        await begin_all_threads(self._manager, SYSTEM_CLOCK, self.THREADS)
+        open_all_readers(self._manager.store, self.THREADS)
+
+    def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do something on the loop, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20 * PATIENCE_SECONDS)
+
+    async def one_round(self, number: int) -> list[str]:
+        """Have sessions live, work and end, while another loop waits; returns what was wrong."""
+        mine = asyncio.get_running_loop()
+        return await mine.run_in_executor(self._made, lambda: self.wait(self._round(number)))
+
+    async def _round(self, number: int) -> list[str]:
+        ids = [f"{number}-{each}" for each in range(self.SESSIONS)]
+        manager = self._manager
+        everything = asyncio.ensure_future(self._follow(None))
+        followed = [asyncio.ensure_future(self._follow(each)) for each in ids]
+        wrong = [each for told in await asyncio.gather(*map(self._live, ids)) for each in told]
+        await asyncio.gather(*followed)
+        everything.cancel()
+        await asyncio.wait([everything])
+        await asyncio.sleep(0.01)
+        gone = await manager.purge(ended_before=SYSTEM_CLOCK.now())
+        return wrong if gone == len(ids) else [*wrong, f"{gone} of {len(ids)} were purged"]
+
+    async def _follow(self, session_id: str | None) -> None:
+        async for each in self._manager.events(session_id):
+            if session_id is not None and each.event.target == "terminated":
+                return
+
+    async def _live(self, session_id: str) -> list[str]:
+        manager = self._manager
+        read: list[str] = []
+
+        async def agent(child: ChildContext) -> None:
+            async for message in child.inbox:
+                read.append(message.content)
+                table = child.manager.table(child.session_id, "read")
+                await table.put(message.content, len(read), ttl_seconds=60)
+
+        await manager.create(
+            session_id,
+            children=[
+                ContextManager.child(),
+                Child("agent", agent),
+                Child("box", self._worker, signals_ready=True),
+            ],
+            restarts=RestartLimit(max_restarts=0),
+        )
+        sent = [f"message {each}" for each in range(5)]
+        for text in sent:
+            await manager.send_message(session_id, "user", text)
+        while len((await manager.table(session_id, "read").items()).items) < len(sent):
+            await asyncio.sleep(0.01)
+        kept = [message.content for message in await manager.context(session_id).history()]
+        match int(session_id[-1]) % 3:
+            case 0:
+                process_id = self._worker.process_id(session_id)
+                assert process_id is not None
+                os.kill(process_id, signal.SIGKILL)
+            case 1:
+                await self._worker.send(b"7\n", session_id)
+            case _:
+                await manager.terminate(session_id)
+        while (session := await manager.get(session_id)).worker is not None:
+            await asyncio.sleep(0.01)
+        ended = session.status == "terminated"
+        return [] if ended and read == kept == sent else [f"{session}: {read}, {kept}"]
+
+    def tasks(self) -> int:
+        """Return how many tasks there are on the loop."""
+        return len(asyncio.all_tasks(self.loop))
+
+    def close(self) -> None:
+        """Close the manager and the loop."""
+        self.wait(self._manager.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+        self._made.shutdown()
 
 
 async def one_round(
@@ -101,10 +228,15 @@ async def one_round(
 ) -> list[str]:
     """Have sessions live, end and go; returns what was wrong with them."""
     day = 86_400.0
+    followed = [asyncio.ensure_future(_follow(manager, f"{seed}-{each}")) for each in range(5)]
+    followed.append(asyncio.ensure_future(_follow(manager, None)))
     findings = await live(manager, clock, sessions=sessions, seed=seed, span_seconds=day)
     while page := await manager.list(limit=100):
         await asyncio.gather(*(manager.terminate(session.session_id) for session in page))
     await asyncio.sleep(60)
+    for each in followed:
+        each.cancel()
+    await asyncio.wait(followed)
     gone = await manager.purge(ended_before=clock.now())
     return [
         *findings.problems,
@@ -112,8 +244,19 @@ async def one_round(
     ]
 
 
+async def _follow(manager: SessionManager, session_id: str | None) -> None:
+    async for _ in manager.events(session_id, poll_seconds=3600):  # of a day
+        pass
+
+
 async def rounds(
-    clock: ManualClock, directory: Path, *, sessions: int, seconds: float, least: int
+    clock: ManualClock,
+    directory: Path,
+    real: RealTime,
+    *,
+    sessions: int,
+    seconds: float,
+    least: int,
 ) -> tuple[list[Sample], list[str]]:
     """Do rounds for a while, at least a few; returns what was counted, and what was wrong."""
     samples: list[Sample] = []
@@ -125,11 +268,12 @@ async def rounds(
         stop_grace_seconds=10.0,
         max_threads=MOST_THREADS,
     ) as manager:
-        await begin_all_threads(manager, clock)
-        open_all_readers(manager.store)
+        await begin_all_threads(manager, clock, MOST_THREADS)
+        open_all_readers(manager.store, MOST_THREADS)
         while len(samples) < least or time.monotonic() < end:
             problems += await one_round(manager, clock, sessions=sessions, seed=len(samples))
-            samples.append(sample())
+            problems += await real.one_round(len(samples))
+            samples.append(sample(real.tasks()))
     return samples, problems
 
 
@@ -157,8 +301,14 @@ def soak(
     """Do rounds in a file of their own; returns what was counted, and what was wrong."""
     clock = ManualClock(START)
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        work = rounds(clock, Path(directory), sessions=sessions, seconds=seconds, least=least)
-        samples, problems = run_simulated(work, clock)
+        real = RealTime(Path(directory))
+        try:
+            work = rounds(
+                clock, Path(directory), real, sessions=sessions, seconds=seconds, least=least
+            )
+            samples, problems = run_simulated(work, clock)
+        finally:
+            real.close()
     return samples, [*problems, *growth(samples)]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 import pytest
 from managing import PATIENCE_SECONDS
@@ -18,13 +18,23 @@ from session_fsm.testing import run_simulated
 
 P = ParamSpec("P")
 
+LONGEST_TEST_SECONDS: Final = 10 * 86_400.0
+"""Of simulated time: a sweeper lets it pass for ever while a test hangs."""
+
 
 def simulated(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test, which takes `clock` among its fixtures, on a loop that lives by that clock."""
+    """Run a test, which takes `clock` among its fixtures, on a loop that lives by that clock.
+
+    One that hangs is ended when it has taken very long by the clock.
+    """
 
     @functools.wraps(test)
     def run(*args: Any, clock: ManualClock, **fixtures: Any) -> None:
-        run_simulated(test(*args, clock=clock, **fixtures), clock)
+        async def in_time() -> None:
+            async with asyncio.timeout(LONGEST_TEST_SECONDS):
+                await test(*args, clock=clock, **fixtures)
+
+        run_simulated(in_time(), clock)
 
     return run
 

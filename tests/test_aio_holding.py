@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from managing import START, HookedSqlite, House, seconds
+from managing import START, HookedSqlite, House, once, seconds
 from supervised import opened, simulated
 
-from session_fsm import StoreUnavailableError, TaskDroppedError
+from session_fsm import CorruptRecordError, StoreUnavailableError, TaskDroppedError
 from session_fsm.clock import ManualClock
 
 pytest_plugins = ("manager_fixtures",)
@@ -131,4 +131,54 @@ async def test_aio_holding_looks_again_when_it_could_not(
         store.before.clear()
         with pytest.raises(TaskDroppedError, match="boom"):
             await working
+    store.close()
+
+
+@simulated
+async def test_aio_holding_looks_again_when_it_was_cancelled(
+    clock: ManualClock, tmp_path: Path
+) -> None:
+    """Whoever cancels all tasks in the middle of a look keeps nobody from hearing of an end."""
+    store = HookedSqlite(tmp_path / "s.db")
+    loop = asyncio.get_running_loop()
+    async with (
+        opened(clock, store=store, sweep_poll_seconds=POLL) as manager,
+        opened(clock, store=f"sqlite:///{tmp_path}/s.db", sweep_poll_seconds=1e6) as other,
+    ):
+        await manager.create("s")
+        [working] = await begun((manager, "s", "build"))
+        await asyncio.sleep(2 * POLL)
+        cancelled = asyncio.Event()
+
+        def cancel() -> None:
+            manager._desk._sweeping.cancel()
+            cancelled.set()
+
+        store.before["work_in"] = once(lambda *_: loop.call_soon_threadsafe(cancel))
+        await other.fail("s", "boom")
+        with pytest.raises(TaskDroppedError, match="boom"):
+            await working
+        assert cancelled.is_set()
+    store.close()
+
+
+@simulated
+async def test_aio_holding_needs_no_history(clock: ManualClock, tmp_path: Path) -> None:
+    """A task that others have ended is dropped also where nobody can read how."""
+    store = HookedSqlite(tmp_path / "s.db")
+    async with (
+        opened(clock, store=store, sweep_poll_seconds=POLL) as manager,
+        opened(clock, store=f"sqlite:///{tmp_path}/s.db", sweep_poll_seconds=1e6) as other,
+    ):
+        await manager.create("s")
+        [working] = await begun((manager, "s", "build"))
+
+        def unreadable(*_: object) -> None:
+            raise CorruptRecordError(record="the history", problems=("torn",))
+
+        store.before["history"] = unreadable
+        await other.fail("s", "boom")
+        with pytest.raises(TaskDroppedError, match="another process"):
+            await working
+        store.before.clear()
     store.close()

@@ -672,3 +672,15 @@ async def test_aio_manager_notes_an_end_when_the_store_is_back(clock: ManualCloc
         await watch.ended("s")
         assert (await manager.get("s")).state.error == "child 'c' failed: ValueError: boom"
         assert seconds(60) <= clock.now() - START < seconds(100)
+
+
+def test_aio_manager_tests_that_hang_fail(clock: ManualClock) -> None:
+    """A test that waits for what never comes is ended, though a sweeper lets time pass for ever."""
+
+    @simulated
+    async def hangs(clock: ManualClock) -> None:
+        async with opened(clock, sweep_poll_seconds=3600):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        hangs(clock=clock)

@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from managing import START, HookedMemory, await_event, seconds
@@ -132,10 +134,99 @@ async def test_supervisor_start_is_cut_short_by_the_end_of_the_session(clock: Ma
         )
         await begun.wait()
         await manager.terminate("s", reason="changed my mind")
-        with pytest.raises(SessionStartError):
+        with pytest.raises(SessionStartError) as caught:
             await create
+        assert caught.value.cause == "ended before its start was done"
         assert clock.now() - START < seconds(1)
         assert (await manager.get("s")).state.error == "changed my mind"
+
+
+class SlowStart:
+    """A start that takes for ever, and notes when it is cancelled."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.begun = asyncio.Event()
+        self.cancelled_at: datetime | None = None
+
+    async def __call__(self, _: Session) -> object:
+        """Start."""
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled_at = self._clock.now()
+        return object()
+
+
+CUTS: dict[str, tuple[Callable[[Any, Any], Awaitable[object]], str | None]] = {
+    "cancel": (lambda _, create: asyncio.sleep(0, create.cancel()), None),
+    "terminate": (lambda manager, _: manager.terminate("s"), "ended before its start was done"),
+    "fail": (lambda manager, _: manager.fail("s", "boom"), "ended before its start was done"),
+    "close": (lambda manager, _: manager.close(), "its manager was closed"),
+    "wait": (lambda *_: asyncio.sleep(60), "child 'start' was not ready in time"),
+}
+
+
+@pytest.mark.parametrize("how", CUTS)
+@simulated
+async def test_supervisor_start_that_knows_no_stop_is_cancelled_at_once(
+    clock: ManualClock, how: str
+) -> None:
+    """A `start` under way is cancelled as soon as its session is to end, and told why."""
+    cut, told = CUTS[how]
+    start = SlowStart(clock)
+    async with opened(clock, start_grace_seconds=60) as manager:
+        create = asyncio.ensure_future(manager.create("s", start=start))
+        await start.begun.wait()
+        at = START + seconds(60 if how == "wait" else 0)
+        await cut(manager, create)
+        with pytest.raises(asyncio.CancelledError if told is None else SessionStartError) as caught:
+            await create
+        assert clock.now() - at < seconds(1)
+        assert start.cancelled_at is not None
+        assert start.cancelled_at - at < seconds(1)
+        if isinstance(caught.value, SessionStartError):
+            assert caught.value.cause == told
+        if how != "close":
+            assert (await manager.get("s")).status == "terminated"
+
+
+@simulated
+async def test_supervisor_start_that_has_a_worker_has_it_stopped(clock: ManualClock) -> None:
+    """Once there is a worker, it is asked to stop, and has its time."""
+    stopped: list[str] = []
+
+    class Worker:
+        async def stop(self) -> None:
+            await asyncio.sleep(3)
+            stopped.append("in good order")
+
+    async def start(_: Session) -> object:
+        return Worker()
+
+    async with opened(clock) as manager:
+        await manager.create("s", start=start)
+        assert (await manager.terminate("s")).state.error is None
+    assert stopped == ["in good order"]
+
+
+@pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
+@simulated
+async def test_supervisor_start_that_ends_before_it_is_ready_is_told_so(
+    clock: ManualClock, restart: Any
+) -> None:
+    """A child that returns and was never ready fails the start, and that is what is told."""
+
+    async def returns(_: ChildContext) -> None: ...
+
+    async with opened(clock) as manager:
+        children = [Child("c", returns, restart=restart, signals_ready=True)]
+        with pytest.raises(SessionStartError) as caught:
+            await manager.create("s", children=children)
+        often = {"permanent": "child 'c' ended, after 3 restarts"}
+        assert caught.value.cause == often.get(restart, "child 'c' ended before it was ready")
+        assert (await manager.get("s")).state.error == caught.value.cause
 
 
 @simulated
@@ -654,6 +745,85 @@ async def test_supervisor_is_one_of_many_that_want_a_session(
         await asyncio.sleep(2)
         assert diary.entries == ["a begins", "a ends"]
     assert supervisor_of(next(e for e in outcomes if isinstance(e, Session)).worker).alive is False
+
+
+@pytest.mark.parametrize("after", [None, 0.0, 10.0])
+@simulated
+async def test_supervisor_of_children_that_have_ended_well_is_none(
+    clock: ManualClock, tmp_path: Path, after: float | None
+) -> None:
+    """A session whose children have all ended well lives on, and may be supervised anew."""
+    url = f"sqlite:///{tmp_path}/s.db"
+
+    async def ends(_: ChildContext) -> None:
+        if after is not None:
+            await asyncio.sleep(after)
+
+    async with opened(clock, store=url) as manager, opened(clock, store=url) as other:
+        children = [Child("a", ends), Child("b", ends, restart="temporary")]
+        session = await manager.create("s", config=NEVER, children=children)
+        if after:
+            with pytest.raises(SessionSupervisedError):
+                await manager.supervise("s", children)
+            await asyncio.sleep(after)
+        while manager.store.work_in("s"):
+            await asyncio.sleep(0.1)
+        session = await manager.get("s")
+        assert (session.status, session.state.error, session.worker) == ("active", None, None)
+        session = await other.supervise("s", [Child("a", waits)])
+        assert supervisor_of(session.worker).alive
+        assert (await other.terminate("s")).status == "terminated"
+        assert (await manager.verify()).ok
+
+
+@simulated
+async def test_supervisor_goes_on_while_any_child_has_not_ended(clock: ManualClock) -> None:
+    """A child that ends before the next one is started, or beside another, ends nothing."""
+
+    async def ends(_: ChildContext) -> None: ...
+
+    async def starts(child: ChildContext) -> None:
+        await asyncio.sleep(5)
+        child.ready()
+        await child.stopping.wait()
+
+    async with opened(clock) as manager:
+        children = [Child("first", ends), Child("second", starts, signals_ready=True)]
+        session = await manager.create("s", config=NEVER, children=children)
+        await asyncio.sleep(10)
+        assert supervisor_of((await manager.get("s")).worker) is session.worker
+        with pytest.raises(SessionSupervisedError):
+            await manager.supervise("s", children)
+
+
+@pytest.mark.parametrize("verb", ["terminate", "fail"])
+@simulated
+async def test_supervisor_whose_children_end_as_the_session_does(
+    clock: ManualClock, verb: str
+) -> None:
+    """A session that is ended while its last child ends by itself ends in good order."""
+    async with opened(clock) as manager:
+        loop, may_end = asyncio.get_running_loop(), asyncio.Event()
+
+        async def ends(_: ChildContext) -> None:
+            await may_end.wait()
+
+        for number in range(20):
+            may_end.clear()
+            session_id = f"s{number}"
+            await manager.create(session_id, config=NEVER, children=[Child("c", ends)])
+            for _ in range(number):
+                await asyncio.sleep(0)
+            loop.call_soon(may_end.set)
+            if verb == "terminate":
+                session = await manager.terminate(session_id)
+                assert (session.status, session.state.error) == ("terminated", None)
+            else:
+                session = await manager.fail(session_id, "boom")
+                assert (session.status, session.state.error) == ("terminated", "boom")
+            while (await manager.get(session_id)).worker is not None:
+                await asyncio.sleep(0)
+        assert (await manager.recover()).released == ()
 
 
 @simulated

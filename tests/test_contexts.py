@@ -140,6 +140,17 @@ def test_contexts_lose_no_change(house: House, manager: SessionManager) -> None:
         assert (held.values["n"], held.next_number, len(held.history)) == (60, 61, 6)
 
 
+def test_contexts_tell_who_returns_none(manager: SessionManager) -> None:
+    """A change that returns no context is told what is expected of it; nothing was changed."""
+    context = manager.context("s")
+    context.set_value("k", "a secret")
+    before = context.get()
+    for wrong in (lambda _: None, lambda held: held.values, lambda _: SessionContext):
+        with pytest.raises(TypeError, match="operation: expected it to return a SessionContext"):
+            context.change(wrong)  # type: ignore[arg-type]
+    assert context.get() == before
+
+
 def test_contexts_are_undone_with_a_batch(manager: SessionManager) -> None:
     """What a batch wrote is seen in it, and gone if the batch is undone."""
     context = manager.context("s")

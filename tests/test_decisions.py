@@ -28,25 +28,20 @@ from session_fsm.decisions import (
     BeginTask,
     Decision,
     Draft,
-    Fail,
     Fire,
-    FireDue,
     MoveTo,
-    Recover,
-    StopDone,
-    Terminate,
     Touch,
     Update,
     cause_in_words,
-    drop_tasks,
     rest,
     settle,
-    work_of,
 )
+from session_fsm.endings import Fail, FireDue, Recover, StopDone, Terminate, drop_tasks
 from session_fsm.explain import next_timed
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.records import Work
 from session_fsm.testing import states
+from session_fsm.work import work_of
 
 WORKER = Work("worker")
 

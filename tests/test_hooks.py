@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from concurrent.futures import CancelledError
 
 import pytest
 from managing import House, Recorder
@@ -55,13 +57,16 @@ def test_hooks_run_after_the_commit(house: House) -> None:
     assert seen[1:] == [("idle", 5)]
 
 
+@pytest.mark.parametrize(
+    "fault", [RuntimeError, SystemExit, GeneratorExit, asyncio.CancelledError, CancelledError]
+)
 def test_hooks_that_fail_harm_nobody(
-    manager: SessionManager, caplog: pytest.LogCaptureFixture
+    manager: SessionManager, caplog: pytest.LogCaptureFixture, fault: type[BaseException]
 ) -> None:
     """A failure is logged; the verb is answered, and the other hooks are called."""
 
     def fail(event: SessionEvent) -> None:
-        raise RuntimeError(f"no luck with {event.session_id}")
+        raise fault(f"no luck with {event.session_id}")
 
     entered = Recorder()
     manager.on_enter("idle", fail)
@@ -108,3 +113,16 @@ def test_hooks_of_a_status_that_is_not_there(house: House) -> None:
             with pytest.raises(TypeError, match="a hook is called"):
                 verb("idle", None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         assert not manager._core._subscribers.any
+
+
+def test_hooks_may_be_interrupted(manager: SessionManager) -> None:
+    """An interrupt of the user is nobody's own trouble, and gets through; the move is made."""
+
+    def interrupt(_: SessionEvent) -> None:
+        raise KeyboardInterrupt
+
+    manager.on_enter("idle", interrupt)
+    manager.create("a")
+    with pytest.raises(KeyboardInterrupt):
+        manager.fire("a", "go_idle")
+    assert manager.get("a").status == "idle"

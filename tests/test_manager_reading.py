@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from managing import START, House, Recorder, minutes, triggers
 
@@ -138,11 +140,12 @@ def test_manager_reading_list_empty(manager: SessionManager) -> None:
     assert (page.sessions, page.next, len(page)) == ((), None, 0)
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_manager_reading_list_needs_a_limit(manager: SessionManager, limit: int) -> None:
-    """A page that could hold nothing is a fault of the caller."""
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1", None, 2**63 - 1])
+def test_manager_reading_list_needs_a_limit(manager: SessionManager, limit: Any) -> None:
+    """What is no number of sessions, or more than any store can count, is named."""
+    with pytest.raises(ValueError, match="limit: expected a number of sessions from 1 to"):
         manager.list(limit=limit)
+    assert len(manager.list(limit=2**63 - 2)) == 0
 
 
 def test_manager_reading_counts(house: House, manager: SessionManager) -> None:

@@ -24,7 +24,13 @@ from managing import (
     work_left,
 )
 
-from session_fsm import CorruptRecordError, Session, SessionManager, StoreUnavailableError
+from session_fsm import (
+    CorruptRecordError,
+    FencedError,
+    Session,
+    SessionManager,
+    StoreUnavailableError,
+)
 from session_fsm.clock import ManualClock
 from session_fsm.stores.records import Work
 
@@ -211,7 +217,11 @@ def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> No
     if way == "recover":
         assert [session_id for session_id, _ in manager.recover(restart=start).failed] == ["a"]
     else:
-        manager.create("a", start=start)
+        former = manager._core.owner_id
+        with pytest.raises(FencedError):
+            manager.create("a", start=start)
+        manager.store.dismiss(former)
+        assert manager.recover().ended == ("a",)
     manager._lapsed()
     assert worker.stops == 1
 

@@ -272,6 +272,10 @@ def test_postgres_faults_a_silent_server_hangs_nobody(
     with proxy.frozen(), pytest.raises(StoreUnavailableError) as caught:
         store.commit(commit)
     assert caught.value.operation_id == commit.operation_id
+    commit = Author(store).draft("b", "activate", "touch")
+    with proxy.frozen(), pytest.raises(StoreUnavailableError) as caught:
+        store.commit(commit)
+    assert caught.value.operation_id == commit.operation_id
     assert monotonic() - began < 60
 
 
@@ -363,3 +367,17 @@ def test_postgres_faults_a_server_may_restart() -> None:
             assert store.check() == ()
     finally:
         server.remove()
+
+
+def test_postgres_faults_no_second_half_lands(postgres_store: PostgresStore) -> None:
+    """Where the first step of a commit is refused none is made, though the next one would fit."""
+    store = postgres_store
+    author = author_of(store)
+    author.write("a", "activate")
+    composite = author.draft("a", "touch", "go_idle")
+    author.write("a", "touch")
+    assert composite.expected_revision + 1 == store.tail("a")[0]
+    with pytest.raises(RevisionConflictError):
+        store.commit(composite)
+    assert store.tail("a")[0] == composite.expected_revision + 1
+    assert store.check() == ()

@@ -15,6 +15,7 @@ from session_fsm.stores import PostgresStore
 from session_fsm.stores import postgres_feed as feeding
 from session_fsm.stores.postgres_sql import Sql
 from session_fsm.testing.authors import Author
+from session_fsm.testing.store_batches import in_threads
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def copy_event(link: psycopg.Connection[Any], sql: Sql, session_id: str, revisio
     )
 
 
-def positions(store: PostgresStore) -> list[int]:
+def positions(store: PostgresStore) -> list[int | None]:
     """Return the positions that were given, by the numbers that the sequence gave before."""
     rows = store._connections.read(
         lambda link: link.execute(
@@ -86,7 +87,7 @@ def test_feed_leaves_no_hole_for_what_was_undone(
 def test_feed_numbers_more_than_fits_one_transaction(
     author: Author, postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for positions gets them in pieces: a page as soon as it is full, all when asked."""
+    """What waits for positions gets them in pieces: a page once it is full, all when asked."""
     monkeypatch.setattr(feeding, "NUMBERED_AT_ONCE", 3)
     monkeypatch.setattr(feeding.number, "__defaults__", (3,))
     author.write("a", "activate", *["touch"] * 9)
@@ -111,33 +112,22 @@ def test_feed_numbers_before_it_forgets(author: Author, postgres_store: Postgres
 def test_feed_is_numbered_once_by_all_who_read(author: Author, postgres_url: str) -> None:
     """Readers of many stores at once are told the same, with no gap and no event twice."""
     rounds, readers = 20, 3
-    barrier = threading.Barrier(readers + 1)
-    found: dict[int, list[tuple[int, str, int]]] = {}
-    faults: list[BaseException] = []
     author.write("a", "activate")
 
-    def read(number: int) -> None:
+    def work(each: int, barrier: threading.Barrier) -> list[tuple[int, str, int]]:
+        barrier.wait()
         met: list[tuple[int, str, int]] = []
-        try:
-            with closing(PostgresStore(postgres_url)) as store:
-                position = 0
-                barrier.wait()
-                while len(met) < 2 + 2 * rounds:
-                    page = store.feed(position, 7)
-                    met += [(each.position, each.session_id, each.revision) for each in page.events]
-                    position = page.position
-        except BaseException as fault:
-            faults.append(fault)
-        found[number] = met
+        if each == readers:
+            for _ in range(rounds):
+                author.write("a", "touch", "touch")
+            return met
+        with closing(PostgresStore(postgres_url)) as store:
+            position = 0
+            while len(met) < 2 + 2 * rounds:
+                page = store.feed(position, 7)
+                met += [(event.position, event.session_id, event.revision) for event in page.events]
+                position = page.position
+        return met
 
-    threads = [threading.Thread(target=read, args=(each,)) for each in range(readers)]
-    for thread in threads:
-        thread.start()
-    barrier.wait()
-    for _ in range(rounds):
-        author.write("a", "touch", "touch")
-    for thread in threads:
-        thread.join()
-    assert faults == []
     expected = [(number, "a", number) for number in range(1, 2 * rounds + 3)]
-    assert list(found.values()) == [expected] * readers
+    assert in_threads(readers + 1, work) == [expected] * readers + [[]]

@@ -87,7 +87,8 @@ def test_postgres_leases_end_by_the_servers_clock(
     store = postgres_store
     author = author_of(store)
     author.write("a", "activate", claims=[WORKER])
-    late = [author.draft("a", "touch"), author.draft("b", "activate")]
+    author.write("c", "activate")
+    late = [author.draft("a", "touch"), author.draft("b", "activate"), author.draft("c", "touch")]
     expire(postgres, store, "author")
     before = everything(store, "author")
     for commit in late:

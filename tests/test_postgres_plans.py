@@ -126,6 +126,7 @@ def use(store: PostgresStore, number: int) -> None:
     with suppress(CorruptRecordError):
         store.ended(AT, 100)
     assert store.work_in(MIDDLE) == (Work("task", "t"),)
+    assert store.work_of(MIDDLE, "nobody") == ()
     store.set_mark(me, b"1")
     assert store.mark(me) == b"1"
     assert len(store.marks("m000000")) == 9
@@ -160,7 +161,7 @@ def scans(plan: Any) -> Iterator[str]:
         for each in plan:
             yield from scans(each)
         return
-    whole = "Index Cond" not in plan and plan["Node Type"] in ("Bitmap Index Scan",)
+    whole = "Index Cond" not in plan and plan["Node Type"] == "Bitmap Index Scan"
     if plan["Node Type"] in ("Seq Scan", "Sample Scan") or whole:
         yield plan.get("Relation Name", plan.get("Index Name"))
     yield from scans(plan.get("Plans", []))
@@ -200,7 +201,7 @@ def not_seen(sql: Sql, recorder: Recorder) -> list[str]:
     texts = [plain(text) for text in recorder.seen]
     missing: list[str] = []
     directory = Path(session_fsm.stores.__file__).parent
-    for path in sorted(directory.glob("postgres_*.py")) + [directory / "postgres.py"]:
+    for path in sorted(directory.glob("postgres*.py")):
         if path.stem in ("postgres_ddl", "postgres_rules", "postgres_upgrade", "postgres_shape"):
             continue
         module = import_module(f"session_fsm.stores.{path.stem}")

@@ -24,8 +24,12 @@ from session_fsm.stores.postgres_rules import KEPT
 from session_fsm.stores.postgres_schema import SCHEMA_VERSION
 from session_fsm.stores.postgres_sql import Sql
 from session_fsm.stores.records import UpgradeReport
+from session_fsm.testing.store_batches import in_threads
 
 TOGETHER = 8
+_OTHER_RULES = (
+    "FUNCTION {s}.session_rules() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+)
 STRICTER = SESSION_LIFECYCLE.extend(
     rows=[Row("wake", "idle", "active")], name=SESSION_LIFECYCLE.name
 )
@@ -56,22 +60,13 @@ def test_postgres_schema_is_made_once_by_all_who_come(
     postgres: PostgresServer, postgres_url: str, schema: str
 ) -> None:
     """Of those who open a new store together one makes it, and every one of them has it."""
-    barrier, faults = threading.Barrier(TOGETHER), []
 
-    def come() -> None:
-        try:
-            barrier.wait()
-            with closing(PostgresStore(postgres_url)) as store:
-                assert store.check() == ()
-        except BaseException as fault:
-            faults.append(fault)
+    def come(_: int, barrier: threading.Barrier) -> tuple[str, ...]:
+        barrier.wait()
+        with closing(PostgresStore(postgres_url)) as store:
+            return store.check()
 
-    threads = [threading.Thread(target=come) for _ in range(TOGETHER)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
+    assert in_threads(TOGETHER, come) == [()] * TOGETHER
     for table in ("meta", "feed", "lifecycle"):
         assert postgres.execute(f"SELECT count(*) FROM {schema}.{table}") == [(1,)]
 
@@ -91,11 +86,7 @@ def test_postgres_schema_is_made_where_an_empty_one_is(
         ("CREATE TABLE {s}.theirs (a int)", "another application"),
         ("CREATE TABLE {s}.meta (a int)", "another application"),
         ("CREATE TABLE {s}.meta (application text, version int)", "another application"),
-        (
-            "CREATE TABLE {s}.meta (application text, version int);"
-            " INSERT INTO {s}.meta VALUES ('theirs', 1)",
-            "another application",
-        ),
+        ("CREATE TABLE {s}.meta AS SELECT 'x'::text AS application, 1 AS version", "another app"),
     ],
 )
 def test_postgres_schema_of_others_is_left(
@@ -147,11 +138,7 @@ def test_postgres_schema_needs_utf8(postgres: PostgresServer) -> None:
         ("ALTER TABLE {s}.session ALTER digest DROP NOT NULL", "session.digest is not as it was"),
         ('ALTER TABLE {s}.mark ALTER name TYPE text COLLATE "default"', "mark.name is not as"),
         ("ALTER TABLE {s}.session DROP COLUMN document", "session.document is missing"),
-        (
-            "CREATE OR REPLACE FUNCTION {s}.session_rules() RETURNS trigger LANGUAGE plpgsql"
-            " AS 'BEGIN RETURN NEW; END'",
-            "function session_rules is not as it was",
-        ),
+        (f"CREATE OR REPLACE {_OTHER_RULES}", "function session_rules is not as it was"),
         ("DELETE FROM {s}.legal_move WHERE source = 'idle'", "legal_move is not as lifecycle"),
         ("UPDATE {s}.lifecycle_status SET is_final = false", "lifecycle_status is not as"),
         ("INSERT INTO {s}.session_count VALUES ('session', 'idle', 3)", "'idle', 3 counted"),

@@ -34,6 +34,7 @@ from session_fsm import (
 )
 from session_fsm.clock import ManualClock
 from session_fsm.items import MAX_ITEM_BYTES, MAX_TTL_SECONDS, Write
+from session_fsm.jsonvalue import MAX_INTEGER
 from session_fsm.stores import MemoryStore
 
 pytest_plugins = ("manager_fixtures",)
@@ -104,8 +105,10 @@ def test_tables_page_by_key(table: SessionTable) -> None:
     assert [item.value for page in (first, second, third) for item in page] == list(range(7))
     assert (first.next, second.next, third.next) == ("k2", "k5", None)
     assert table.items(limit=7).next is None
-    with pytest.raises(ValueError, match="at least 1 item"):
-        table.items(limit=0)
+    for bad in (0, -1, 1.5, True, "1", None, MAX_INTEGER):
+        with pytest.raises(ValueError, match="limit: expected a number of items from 1 to"):
+            table.items(limit=bad)  # type: ignore[arg-type]
+    assert len(table.items(limit=MAX_INTEGER - 1)) == 7
     with pytest.raises(ValueError, match="after"):
         table.items(after=5)  # type: ignore[arg-type]
 
@@ -254,19 +257,30 @@ def test_tables_compare_and_set(table: SessionTable) -> None:
         table.put("k", 3, expected_version=second.version)
 
 
-def test_tables_versions_are_never_used_again(table: SessionTable) -> None:
+def test_tables_versions_are_never_used_again(table: SessionTable, house: House) -> None:
     """What was deleted, cleared or expired and put again is no longer what somebody saw."""
     seen = [table.put("k", 1).version]
     table.delete("k")
     seen.append(table.put("k", 1).version)
     table.clear()
-    seen.append(table.put("k", 1, ttl_seconds=1e-7).version)
+    seen.append(table.put("k", 1, ttl_seconds=1).version)
+    house.clock.advance(1)
     assert table.find("k") is None
     seen.append(table.put("k", 1, expected_version=0).version)
     assert seen == [1, 2, 3, 4]
     for stale in seen[:-1]:
         with pytest.raises(ItemConflictError):
             table.put("k", 2, expected_version=stale)
+
+
+@pytest.mark.parametrize("ttl", [1e-9, 1e-7, 1e-6, 5e-324])
+def test_tables_keep_what_lives_at_all(table: SessionTable, house: House, ttl: float) -> None:
+    """The shortest time to live is rounded up: an item is there at the instant it was put."""
+    item = table.put("k", 1, ttl_seconds=ttl)
+    assert item.expires_at == house.clock.now() + timedelta(microseconds=1)
+    assert table.get("k") == 1
+    house.clock.advance(1e-6)
+    assert table.find("k") is None
 
 
 # --- what may be written, and when -----------------------------------------------------------

@@ -218,8 +218,8 @@ def test_rules_find_a_clock_that_is_wrong(wrong: Callable[[Clock], Clock]) -> No
     "what",
     [
         "session_fsm.decisions.rest",
-        "session_fsm.decisions.drop_tasks",
-        "session_fsm.decisions.work_of",
+        "session_fsm.endings.drop_tasks",
+        "session_fsm.work.work_of",
         "session_fsm.telling.Subscribers.tell",
     ],
 )
@@ -230,16 +230,17 @@ def test_rules_find_what_is_not_done(what: str, monkeypatch: pytest.MonkeyPatch)
         return frozenset()
 
     monkeypatch.setattr(what, nothing)
-    if what.endswith("work_of"):
-        monkeypatch.setattr("session_fsm.core.work_of", nothing)
+    name = what.rpartition(".")[2]
+    if name in ("rest", "work_of"):
+        monkeypatch.setattr(f"session_fsm.endings.{name}", nothing)
     with found():
         run(LifecycleRules, examples=2000)
 
 
 def test_rules_find_a_way_out_that_is_not_gone_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A manager that leaves a session waiting for nothing is found."""
-    monkeypatch.setattr("session_fsm.decisions.settle", lambda _: None)
-    monkeypatch.setattr("session_fsm.core.settle", lambda _: None)
+    for module in ("decisions", "endings", "core"):
+        monkeypatch.setattr(f"session_fsm.{module}.settle", lambda _: None)
     with found():
         run(LifecycleRules, examples=2000)
 

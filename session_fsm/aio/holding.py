@@ -73,9 +73,11 @@ class Holding:
             asked = {each: tuple(self._held.get(each, {}).items()) for each in noted}
             wanted = {each: {task for _, (task, _) in held} for each, held in asked.items()}
             ended = await self._calls(partial(self._inner.ended_tasks, wanted)) if noted else {}
-        except Exception:
+        except BaseException as fault:
             # Be it the store that can't be reached: it is looked at again with the next sweep.
             self._noted |= noted
+            if not isinstance(fault, Exception):
+                raise
             logger.exception("it was not seen whether others have ended tasks")
             return
         for session_id, held in asked.items():

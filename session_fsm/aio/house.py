@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..keeper import MAX_TAKEOVERS
 from ..session import RecoveryReport, Session, session_of
+from ..starting import Claimed
 from .calls import ENDED, LEFT_ALONE, NOT_ENDED, Calls, Note, noted, until_done
 from .child_context import ChildContext
 from .children import Child, RestartLimit
@@ -70,11 +71,6 @@ class House(Desk):
         self._lasting: set[asyncio.Task[None]] = set()
         self._go_on_with(self.sweeper.run)
 
-    @property
-    def owner_id(self) -> str:
-        """In whose name work is claimed now."""
-        return self.inner.owner_id
-
     def _go_on_with(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin what lasts until the manager is closed, whoever cancels all tasks there are."""
         task = asyncio.get_running_loop().create_task(run())
@@ -105,7 +101,7 @@ class House(Desk):
 
     async def create(
         self,
-        begin: Callable[[], Session],
+        begin: Callable[[], Claimed],
         manager: SessionVerbs,
         start: Start | None,
         children: tuple[Child, ...],
@@ -130,24 +126,24 @@ class House(Desk):
     async def _create(
         self,
         note: Note,
-        begin: Callable[[], Session],
+        begin: Callable[[], Claimed],
         manager: SessionVerbs,
         start: Start | None,
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> Session:
         undo = partial(self._begun_in_vain, note)
-        session = await self.calls(begin, undo=undo, in_vain=self._closing.done)
-        session_id = session.session_id
+        claimed = await self.calls(begin, undo=undo, in_vain=self._closing.done)
+        session = claimed.session
         started = None if start is None else _Started(start, session, self.calls)
         if started is not None:
             children = (Child("start", started, restart="temporary", signals_ready=True),)
-        supervisor = self._supervisor(session_id, manager, children, restarts)
+        supervisor = self._supervisor(claimed, manager, children, restarts)
         if started is not None:
             started.show = supervisor.show
         async with self._or_ended(supervisor, "its creation was cancelled", note):
             await self._start(supervisor, session, self.inner.deadline_of(session))
-            return await self._activate(session_id, supervisor)
+            return await self._activate(supervisor)
 
     async def supervise(
         self,
@@ -165,19 +161,20 @@ class House(Desk):
         with noted() as note:
             adopt = partial(self.inner.adopt, session_id)
             undo = partial(self._adopted_in_vain, note)
-            session = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
-            return await self._run(note, session, manager, children, restarts)
+            claimed = await self.calls(adopt, undo=undo, in_vain=self._closing.done)
+            return await self._run(note, claimed, manager, children, restarts)
 
     async def _run(
         self,
         note: Note,
-        session: Session,
+        claimed: Claimed,
         manager: SessionVerbs,
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> Session:
         """Start children for a session whose worker was claimed."""
-        supervisor = self._supervisor(session.session_id, manager, children, restarts)
+        session = claimed.session
+        supervisor = self._supervisor(claimed, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
         async with self._or_ended(supervisor, "its start was cancelled", note):
             cause = await self._begin(supervisor, session, self.timing.after(seconds))
@@ -203,10 +200,10 @@ class House(Desk):
         )
 
     async def _run_anew(
-        self, manager: SessionVerbs, session: Session, children: tuple[Child, ...]
+        self, manager: SessionVerbs, claimed: Claimed, children: tuple[Child, ...]
     ) -> None:
         with noted() as note:
-            await self._run(note, session, manager, children, RestartLimit())
+            await self._run(note, claimed, manager, children, RestartLimit())
 
     async def _start(
         self, supervisor: SessionSupervisor, session: Session, until: datetime | None
@@ -261,19 +258,19 @@ class House(Desk):
             if session.status in self.inner.lifecycle.final:
                 note.text = ENDED
 
-    async def _adopted_in_vain(self, note: Note, session: Session) -> None:
+    async def _adopted_in_vain(self, note: Note, claimed: Claimed) -> None:
         note.text = LEFT_ALONE
-        await self.calls(partial(self.inner.not_adopted, session.session_id))
+        await self.calls(partial(self.inner.not_adopted, claimed))
 
     def _supervisor(
         self,
-        session_id: str,
+        claimed: Claimed,
         manager: SessionVerbs,
         children: tuple[Child, ...],
         restarts: RestartLimit,
     ) -> SessionSupervisor:
         return SessionSupervisor(
-            session_id,
+            claimed,
             children,
             limit=restarts,
             manager=manager,
@@ -282,16 +279,16 @@ class House(Desk):
             stop_seconds=self.inner.grace_seconds("stop", DEFAULT_STOP_SECONDS),
         )
 
-    async def _begun_in_vain(self, note: Note, session: Session) -> None:
+    async def _begun_in_vain(self, note: Note, claimed: Claimed) -> None:
         closed = self._closing.done()
         cause = "its manager was closed" if closed else "its creation was cancelled"
-        await self.calls(partial(self.inner.start_failed, session.session_id, cause))
-        await self._note_end(note, session.session_id)
+        await self.calls(partial(self.inner.start_failed, claimed, cause))
+        await self._note_end(note, claimed.session_id)
 
-    async def _activate(self, session_id: str, supervisor: SessionSupervisor) -> Session:
+    async def _activate(self, supervisor: SessionSupervisor) -> Session:
         worker = None if supervisor.shown is None else supervisor
         try:
-            session = await self.calls(partial(self.inner.started, session_id, worker))
+            session = await self.calls(partial(self.inner.started, supervisor.claimed, worker))
         except Exception:
             await until_done(supervisor.begin_to_stop())
             raise
@@ -303,7 +300,7 @@ class House(Desk):
         self, supervisor: SessionSupervisor, cause: BaseException | str
     ) -> BaseException:
         """End a session whose start has come to nothing, and stop what was started."""
-        failed = partial(self.inner.start_failed, supervisor.session_id, cause)
+        failed = partial(self.inner.start_failed, supervisor.claimed, cause)
         error = await self.calls(failed)
         if await until_done(supervisor.begin_to_stop()):
             raise asyncio.CancelledError
@@ -396,17 +393,24 @@ class House(Desk):
 
 
 class _Started:
-    """The child that a start is: it holds what was started until that is to be stopped."""
+    """The child that a start is: it holds what was started until that is to be stopped.
+
+    Attributes:
+        is_cut_short: Whether there is no worker yet: a start knows of no stop, and is cancelled.
+        show: Called with the worker.
+    """
 
     def __init__(self, start: Start, session: Session, calls: Calls) -> None:
         self._calls = calls
         self._start = start
         self._session = session
+        self.is_cut_short = True
         self.show: Callable[[Any], None] = lambda _: None
 
     async def __call__(self, context: ChildContext) -> None:
         """Start; then wait for the stop."""
         worker = await self._start(self._session)
+        self.is_cut_short = False
         self.show(worker)
         context.ready()
         if worker is None:

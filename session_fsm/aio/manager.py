@@ -217,7 +217,9 @@ class SessionManager(SessionVerbs):
         *,
         restarts: RestartLimit = RestartLimit(),  # noqa: B008 - frozen
     ) -> Session:
-        """Start children for a session that lives and has none, such as one that was recovered.
+        """Start children for a session that lives and has none.
+
+        Such as one that was recovered, or one whose children have all ended, and none has failed.
 
         Args:
             session_id: Key of a stored session; it is touched.

@@ -11,6 +11,7 @@ import attrs
 
 from ..errors import SessionStartError, StoreError
 from ..session import RecoveryReport, Session
+from ..starting import Claimed
 from .calls import Calls
 from .children import Child, checked_children
 from .steps import SteppedManager
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 Restart = Callable[[Session], Iterable[Child]]
 """Returns what runs for a session that was taken over from a dead owner."""
-Run = Callable[[Session, tuple[Child, ...]], Awaitable[None]]
+Run = Callable[[Claimed, tuple[Child, ...]], Awaitable[None]]
 """Starts children for a session whose worker was claimed."""
 
 
@@ -53,7 +54,7 @@ async def recover(
     )
     if restart is None:
         return report
-    begun = (_begun(inner, calls, run, restart, session) for session in claimed)
+    begun = (_begun(inner, calls, run, restart, each) for each in claimed)
     ids = (each.session_id for each in claimed)
     became = dict(zip(ids, await asyncio.gather(*begun), strict=True))
     told = {
@@ -69,21 +70,21 @@ async def recover(
 
 
 async def _begun(
-    inner: SteppedManager, calls: Calls, run: Run, restart: Restart, session: Session
+    inner: SteppedManager, calls: Calls, run: Run, restart: Restart, claimed: Claimed
 ) -> str:
     """Start the children of a session; returns where a report tells what came of it."""
-    session_id = session.session_id
+    session_id = claimed.session_id
     try:
-        children = checked_children(restart(session))
+        children = checked_children(restart(claimed.session))
     except Exception as fault:
         logger.exception("session %r can't be started anew", session_id)
-        await calls(partial(inner.restart_failed, session_id, fault))
+        await calls(partial(inner.restart_failed, claimed, fault))
         return "ended"
     if not children:
-        await calls(partial(inner.not_adopted, session_id))
+        await calls(partial(inner.not_adopted, claimed))
         return "released"
     try:
-        await run(session, children)
+        await run(claimed, children)
     except SessionStartError as fault:
         logger.warning("%s", fault)
         return "ended"

@@ -6,21 +6,28 @@ steps before, between and after are those of the manager itself, and each is one
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from ..clock import Clock
-from ..decisions import Fail, cause_in_words
+from ..decisions import cause_in_words
+from ..endings import Fail
+from ..errors import SessionFsmError
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
 from ..messages import Message
 from ..recovering import recover
 from ..session import FeedPage, RecoveryReport, Session
+from ..starting import Claimed
 from ..state import SessionConfig
 from ..stores.records import Work
 from ..workers import DeferredWorker
+
+logger = logging.getLogger(__name__)
 
 
 class Post(Protocol):
@@ -69,11 +76,11 @@ class SteppedManager(SessionManager):
         config: SessionConfig | Mapping[str, Any] | None,
         llm_config: Mapping[str, Any] | None,
         metadata: Mapping[str, Any] | None,
-    ) -> Session:
+    ) -> Claimed:
         """Create a session for which something is about to be started; errors as `create`."""
         return self._starting.begin(self._new_state(session_id, config, llm_config, metadata))
 
-    def adopt(self, session_id: str) -> Session:
+    def adopt(self, session_id: str) -> Claimed:
         """Claim the worker of a session that lives without one.
 
         Raises:
@@ -83,7 +90,7 @@ class SteppedManager(SessionManager):
 
     def recover_for(
         self, *, restarts: bool, max_takeovers: int, restarting: bool
-    ) -> tuple[RecoveryReport, tuple[Session, ...]]:
+    ) -> tuple[RecoveryReport, tuple[Claimed, ...]]:
         """Clear away what dead owners left, but for the sessions that get a new worker.
 
         Args:
@@ -92,43 +99,51 @@ class SteppedManager(SessionManager):
             restarting: Whether sessions whose worker is to be started anew are taken at all.
 
         Returns:
-            What was done; the sessions whose worker was claimed, and has to be started.
+            What was done; the sessions whose worker was claimed, and has to be started. Should it
+            fail on the way, they are returned all the same, and the rest is left to the next call.
         """
         self._core.check_open()
-        claimed: list[Session] = []
-        report = recover(
-            self._core,
-            self._unrecovered,
-            restart=(lambda session, _: claimed.append(session)) if restarts else None,
-            max_takeovers=max_takeovers,
-            restarting=restarting,
-        )
+        claimed: list[Claimed] = []
+        try:
+            report = recover(
+                self._core,
+                self._unrecovered,
+                restart=claimed.append if restarts else None,
+                max_takeovers=max_takeovers,
+                restarting=restarting,
+            )
+        except Exception:
+            if not claimed:
+                raise
+            # Nobody else starts what is claimed here.
+            logger.exception("not all that dead owners left was recovered")
+            report = RecoveryReport(restarted=tuple(each.session_id for each in claimed))
         return report, tuple(claimed)
 
-    def restart_failed(self, session_id: str, cause: BaseException) -> None:
+    def restart_failed(self, claimed: Claimed, cause: BaseException) -> None:
         """End a session whose worker was claimed and can't be started."""
-        self.not_adopted(session_id)
-        self._starting.failed(session_id, cause)
+        self.not_adopted(claimed)
+        self._starting.failed(claimed, cause)
 
-    def not_adopted(self, session_id: str) -> None:
+    def not_adopted(self, claimed: Claimed) -> None:
         """Let go of the claim of a worker that does not run."""
-        self._core.store.release(session_id, (Work("worker"),), self._core.owner_id)
+        self._starting.let_go(claimed)
 
     def attach(self, session_id: str, worker: DeferredWorker) -> None:
         """Have a worker asked to stop when its session is ended; this blocks nobody."""
         self._workers.add(session_id, worker, worker.owner_id)
 
-    def started(self, session_id: str, worker: DeferredWorker | None) -> Session:
+    def started(self, claimed: Claimed, worker: DeferredWorker | None) -> Session:
         """Activate a session whose start is done; None: nothing runs on.
 
         Raises:
             SessionStartError: It could not be activated, and has ended.
         """
-        return self._starting.done(session_id, worker)
+        return self._starting.done(claimed, worker)
 
-    def start_failed(self, session_id: str, cause: BaseException | str) -> Exception:
+    def start_failed(self, claimed: Claimed, cause: BaseException | str) -> Exception:
         """End a session whose start failed; returns what its creator is told."""
-        return self._starting.failed(session_id, cause)
+        return self._starting.failed(claimed, cause)
 
     def worker_stopped(self, session_id: str, worker: DeferredWorker, error: str | None) -> None:
         """Note that what ran for a session has stopped, and go on with its way out."""
@@ -200,10 +215,12 @@ class SteppedManager(SessionManager):
         return ended
 
     def _cause_of_end(self, session_id: str, task_id: str) -> str:
-        for event in reversed(self.history(session_id)):
-            if task_id not in event.changes.get("active_tasks", (task_id,)):
-                return event.reason or f"{event.trigger} was fired"
-        return "its session was purged"
+        # What can't be read, or is gone, keeps nobody from hearing that the task has ended.
+        with contextlib.suppress(SessionFsmError):
+            for event in reversed(self.history(session_id)):
+                if task_id not in event.changes.get("active_tasks", (task_id,)):
+                    return event.reason or f"{event.trigger} was fired"
+        return "another process has ended it"
 
     def deadline_of(self, session: Session) -> datetime | None:
         """Return when the first timed row of a session is due; None if none is."""

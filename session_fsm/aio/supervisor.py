@@ -21,6 +21,8 @@ from typing import Any, Final, Protocol
 import attrs
 
 from ..decisions import cause_in_words
+from ..endings import ENDED_BEFORE_START
+from ..starting import Claimed
 from ..workers import DeferredWorker
 from .child_context import ChildContext
 from .children import Child, ChildStatus, Inbox, RestartLimit
@@ -41,11 +43,6 @@ class Parent(Protocol):
     """
 
     timing: Timing
-
-    @property
-    def owner_id(self) -> str:
-        """In whose name work is claimed."""
-        ...
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -102,7 +99,7 @@ class SessionSupervisor(DeferredWorker):
     """Runs the children of one session; `Session.worker` of a supervised one.
 
     Args:
-        session_id: Whose children.
+        claimed: Whose children, and in whose name they run.
         children: In the order in which they are started; they are stopped in reverse.
         limit: How often they may be restarted.
         manager: Handed to the children.
@@ -111,6 +108,7 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: How long all of them may take to stop.
 
     Attributes:
+        claimed: As it was given.
         session_id: Whose children.
         owner_id: In whose name they run.
         failure: What the session was failed by, in words; None if it was not.
@@ -121,7 +119,7 @@ class SessionSupervisor(DeferredWorker):
 
     def __init__(
         self,
-        session_id: str,
+        claimed: Claimed,
         children: tuple[Child, ...],
         *,
         limit: RestartLimit,
@@ -131,8 +129,9 @@ class SessionSupervisor(DeferredWorker):
         stop_seconds: float,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.session_id = session_id
-        self.owner_id = parent.owner_id
+        self.claimed = claimed
+        self.session_id = claimed.session_id
+        self.owner_id = claimed.owner_id
         self.failure: str | None = None
         self.abandoned: tuple[str, ...] = ()
         self._loop = loop
@@ -145,6 +144,7 @@ class SessionSupervisor(DeferredWorker):
         self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
+        self._ends = False
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._is_active = False
         self._shown: Any = self
@@ -207,16 +207,26 @@ class SessionSupervisor(DeferredWorker):
             slot.task = self._parent.spawn(self._run(slot), name)
             if not await self._parent.timing.wait((slot.ready, slot.task), until=until):
                 return f"child {slot.child.name!r} was not ready in time"
-            _settle(slot.ready, "was cancelled")  # before it began, or it would have told
+            _settle(slot.ready, self._why_not_ready())
             if (cause := slot.ready.result()) is not None:
                 return cause
         return self.failure
+
+    def _why_not_ready(self) -> str:
+        """Say why a child was not ready that has told nothing, though its task is done."""
+        if self.failure is not None:
+            return self.failure
+        if self._stopping is None:
+            return "was cancelled"  # before it began, or it would have told
+        return ENDED_BEFORE_START if self._ends else "its manager was closed"
 
     def activated(self) -> None:
         """Be told that the session is active: from now on a failure ends it."""
         self._is_active = True
         if self.failure is not None:
             self._parent.failed(self, self.failure)
+        elif not self.alive:
+            self.begin_to_stop()
 
     # --- running --------------------------------------------------------------------------
 
@@ -240,6 +250,9 @@ class SessionSupervisor(DeferredWorker):
             if slot.child.restart == "temporary" or not (
                 failed or slot.child.restart == "permanent"
             ):
+                if not slot.ready.done():
+                    _settle(slot.ready, f"child {slot.child.name!r} ended before it was ready")
+                    return
                 slot.has_failed = failed
                 self._ended(slot)
                 return
@@ -328,11 +341,17 @@ class SessionSupervisor(DeferredWorker):
         return limit.backoff(len(self._restarted))
 
     def _ended(self, slot: _Slot) -> None:
-        """Fail the session if no child is left, and one has failed: nothing is behind it then."""
+        """Note that a child has ended for good: with the last one, nothing is behind the session.
+
+        If one has failed, so has the session. If all have ended well it lives on, and the claim of
+        its worker is let go of: others may be started for it.
+        """
         if any(other.running for other in self._slots if other is not slot):
             return
         if failed := [each for each in self._slots if each.has_failed]:
             self._fail(slot if slot.has_failed else failed[0])
+        elif self._is_active:
+            self.begin_to_stop()
 
     def _fail(self, slot: _Slot) -> None:
         if self.failure is None:
@@ -355,6 +374,7 @@ class SessionSupervisor(DeferredWorker):
             ends: Whether the session is being ended, and waits for this; not if it lives on.
         """
         if self._stopping is None:
+            self._ends = ends
             stop = partial(self._stop_and_tell, ends)
             self._stopping = self._parent.insist(stop, f"{self.session_id} stops")
         return self._stopping
@@ -377,8 +397,8 @@ class SessionSupervisor(DeferredWorker):
                 continue
             if slot.alive and slot.context is not None:
                 slot.context.ask_to_stop()
-                asked = min(until, timing.after(slot.child.stop_seconds))
-                await self._wait((task, self._hurried), asked)
+                waits = 0.0 if _is_cut_short(slot.child.run) else slot.child.stop_seconds
+                await self._wait((task, self._hurried), min(until, timing.after(waits)))
             if not task.done():
                 task.cancel()
                 await self._wait((task,), min(until, timing.after(self._cancel_seconds)))
@@ -410,6 +430,11 @@ class SessionSupervisor(DeferredWorker):
             await self._parent.timing.wait(tasks, until=until)
         except asyncio.CancelledError:
             forget_cancellation()
+
+
+def _is_cut_short(run: object) -> bool:
+    """Tell whether a child is cancelled as soon as it is asked to stop."""
+    return bool(getattr(run, "is_cut_short", False))
 
 
 def _settle(

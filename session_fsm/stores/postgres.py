@@ -14,7 +14,7 @@ from ..table import SESSION_LIFECYCLE
 from .postgres_checks import problems_of
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
-from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections, never
+from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections
 from .postgres_counts import counts
 from .postgres_hints import Hints
 from .postgres_items import ItemWriter
@@ -23,6 +23,7 @@ from .postgres_links import MAX_CONNECTIONS, Connection
 from .postgres_owning import PostgresOwning, Tokens
 from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
+from .postgres_retrying import never
 from .postgres_schema import prepare
 from .postgres_sql import known
 from .postgres_tables import PostgresTables
@@ -51,9 +52,10 @@ _SET_MARK: Final = (
 )
 _DROP_MARK: Final = "DELETE FROM {s}.mark WHERE name = %s::text"
 _MARKS: Final = (
-    "SELECT name, body FROM {s}.mark WHERE name >= %s::text"
+    "SELECT name, body FROM {s}.mark WHERE name >= %s::text AND name < %s::text"
     " AND starts_with(name, %s::text) ORDER BY name"
 )
+_LAST: Final = "\U0010ffff"
 
 
 class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
@@ -128,6 +130,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             retry_seconds=0,
             max_connections=2,
             silence_seconds=lease_seconds / 10,
+            connect_timeout_seconds=lease_seconds / 10,
         )
         self._leases = Leases(
             connections,
@@ -267,7 +270,9 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._connections.write(work, landed=never)
 
     def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
-        return tuple((name, body) for name, body in self._rows(_MARKS, (prefix, prefix)))
+        return tuple(
+            (name, body) for name, body in self._rows(_MARKS, (prefix, _past(prefix), prefix))
+        )
 
     def check(self) -> tuple[str, ...]:
         return self._connections.read(
@@ -280,3 +285,13 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         self._hints.close()
         self._hinting.close()
         self._beats.close()
+
+
+def _past(prefix: str) -> str:
+    """Return a text behind all that begin so, and before all that stand behind those."""
+    kept = prefix.rstrip(_LAST)
+    if not kept:
+        return _LAST * 64
+    following = ord(kept[-1]) + 1
+    # Between these two stand the halves of others, which are no text.
+    return kept[:-1] + ("\ue000" if following == 0xD800 else chr(following))

@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +19,7 @@ import psycopg
 from ..errors import StoreUnavailableError
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import MAX_CONNECTIONS, BorrowedLinks, Connection, OwnLinks, Source
+from .postgres_retrying import LostError, Patience, in_savepoint, undo
 from .postgres_sql import DEFAULT_SCHEMA, Sql
 from .postgres_url import target_of, target_of_pool
 
@@ -32,32 +32,7 @@ STATEMENT_TIMEOUT_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 30.0
 SILENCE_SECONDS: Final = 5.0
 """Longest wait for the server to say that the time of a statement is out."""
-_FIRST_PAUSE_SECONDS: Final = 0.02
-_LONGEST_PAUSE_SECONDS: Final = 1.0
 NO_ID: Final = "without an id"
-
-
-class Patience:
-    """How long something is tried again, and when next.
-
-    Args:
-        seconds: For how long.
-        closing: Ends a pause early.
-    """
-
-    def __init__(self, seconds: float, closing: threading.Event) -> None:
-        self._end = monotonic() + seconds
-        self._closing = closing
-        self._pause = 0.0
-
-    def pause(self) -> bool:
-        """Wait a little, longer each time; returns whether there is time to try again."""
-        if monotonic() + self._pause > self._end or self._closing.is_set():
-            return False
-        if self._pause:
-            self._closing.wait(self._pause)
-        self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
-        return True
 
 
 class Connections:
@@ -72,6 +47,7 @@ class Connections:
         max_connections: Most connections at once.
         silence_seconds: For how long the server may say nothing, besides the time of a statement;
             None: the usual time.
+        connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -93,13 +69,17 @@ class Connections:
         retry_seconds: float = RETRY_SECONDS,
         max_connections: int = MAX_CONNECTIONS,
         silence_seconds: float | None = None,
+        connect_timeout_seconds: float | None = None,
     ) -> None:
         self.retry_seconds = retry_seconds
         self.statement_timeout_seconds = statement_timeout_seconds
         self.source: Source
         if isinstance(where, str):
             self.target = target_of(
-                where, schema=schema, statement_timeout_seconds=statement_timeout_seconds
+                where,
+                schema=schema,
+                statement_timeout_seconds=statement_timeout_seconds,
+                connect_timeout_seconds=connect_timeout_seconds,
             )
             if silence_seconds is None:
                 silence_seconds = SILENCE_SECONDS
@@ -345,37 +325,3 @@ class Connections:
         if os.getpid() == self._process_id:
             self._closing.set()
             self.source.close()
-
-
-class LostError(Exception):
-    """A connection was lost before anything was written for good."""
-
-    def __init__(self, fault: psycopg.Error) -> None:
-        super().__init__()
-        self.fault = fault
-
-
-def never(_: Connection) -> bool:
-    """Return False: what may be done twice is done again where an answer was lost."""
-    return False
-
-
-def undo(link: Connection) -> None:
-    """Undo a transaction, as far as the connection still does anything."""
-    with contextlib.suppress(psycopg.Error):
-        if not link.closed:
-            link.execute("ROLLBACK", prepare=False)
-
-
-def in_savepoint(link: Connection, work: Callable[[Connection], T]) -> T:
-    """Do something inside a transaction, so that an error undoes it alone."""
-    link.execute("SAVEPOINT part", prepare=False)
-    try:
-        result = work(link)
-    except BaseException:
-        with contextlib.suppress(psycopg.Error):
-            link.execute("ROLLBACK TO SAVEPOINT part", prepare=False)
-            link.execute("RELEASE SAVEPOINT part", prepare=False)
-        raise
-    link.execute("RELEASE SAVEPOINT part", prepare=False)
-    return result

@@ -70,6 +70,7 @@ class ItemWriter:
 
     Attributes:
         in_doubt: Whether an attempt before may have been written, or may be yet.
+        is_overtaken: Whether that will never be known, as others have written since.
         written: What came of each write, once they were made.
     """
 
@@ -83,6 +84,7 @@ class ItemWriter:
         "_version",
         "_writes",
         "in_doubt",
+        "is_overtaken",
         "written",
     )
 
@@ -98,6 +100,7 @@ class ItemWriter:
         self._live: dict[_Place, int] = {}
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
         self.in_doubt = False
+        self.is_overtaken = False
         self.written: tuple[Written, ...] = ()
 
     def make(self, link: Connection, sql: Sql, expected_revision: int) -> None:
@@ -121,6 +124,7 @@ class ItemWriter:
             if last is not None and last[1] == self._operation_id:
                 return
             if last != self._before or held is None:
+                self.is_overtaken = True
                 problem = "an answer was lost, and others have written since"
                 raise StoreUnavailableError(problem=problem, operation_id=self._operation_id)
             self.in_doubt = False

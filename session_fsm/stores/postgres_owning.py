@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 from ..errors import FencedError, StoreUnavailableError
 from .postgres_commit import OWNING
-from .postgres_connection import Connections, never
+from .postgres_connection import Connections
 from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
+from .postgres_retrying import never
 from .postgres_sql import Sql, known
 from .postgres_takeover import (
     KINDS,
@@ -55,6 +57,7 @@ class Tokens:
 
     def __init__(self) -> None:
         self._of: dict[str, dict[str, int]] = {}
+        self._lock = threading.Lock()
 
     def of(self, owner_id: str, session_id: str) -> int | None:
         """Return the token that an owner states of a session; None if it does not own it."""
@@ -67,16 +70,19 @@ class Tokens:
 
     def keep(self, owner_id: str, session_id: str, token: int | None) -> None:
         """Keep the token of an owner; None: it does not own the session any longer."""
-        # Always another dict: who reads one meanwhile has it as it was.
-        others = {
-            each: its for each, its in self._of.get(session_id, {}).items() if each != owner_id
-        }
-        if token is not None:
-            others[owner_id] = token
-        if others:
-            self._of[session_id] = others
-        else:
-            self._of.pop(session_id, None)
+        if token is None and session_id not in self._of:
+            return
+        with self._lock:
+            # Always another dict: who reads one meanwhile has it as it was.
+            kept = dict(self._of.get(session_id, {}))
+            if token is None:
+                kept.pop(owner_id, None)
+            else:
+                kept[owner_id] = token
+            if kept:
+                self._of[session_id] = kept
+            else:
+                self._of.pop(session_id, None)
 
     def forget(self, owner_id: str) -> None:
         """Keep nothing of an owner any longer."""

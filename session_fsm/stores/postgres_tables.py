@@ -113,7 +113,8 @@ class PostgresTables(SessionStore):
                 connections.write(work, operation_id=operation_id)
             except StoreUnavailableError as fault:
                 lost = fault.operation_id == operation_id
-                if connections.in_batch or not (lost or maker.in_doubt):
+                known_enough = connections.in_batch or maker.is_overtaken
+                if known_enough or not (lost or maker.in_doubt):
                     raise
                 # Sent, and no answer: the next attempt finds out, if there is time for one.
                 maker.in_doubt = True

@@ -55,7 +55,11 @@ class Target:
 
 
 def target_of(
-    url: str, *, schema: str | None = None, statement_timeout_seconds: float | None = None
+    url: str,
+    *,
+    schema: str | None = None,
+    statement_timeout_seconds: float | None = None,
+    connect_timeout_seconds: float | None = None,
 ) -> Target:
     """Read the URL of a store.
 
@@ -65,6 +69,7 @@ def target_of(
         statement_timeout_seconds: Told to the server, as the longest time for a statement and
             between two of a transaction, unless the URL has options that say another; None: nothing
             is told.
+        connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
 
     Raises:
         ValueError: It is no URL of PostgreSQL. The message does not quote it.
@@ -86,6 +91,8 @@ def target_of(
         names = ("statement_timeout", "idle_in_transaction_session_timeout")
         ours = " ".join(f"-c {name}={limit}" for name in names)
         told["options"] = f"{ours} {told.get('options', '')}".rstrip()
+    if connect_timeout_seconds is not None:
+        told["connect_timeout"] = str(max(2, round(connect_timeout_seconds)))
     conninfo = make_conninfo("", **{**_DEFAULTS, **told, "client_encoding": "UTF8"})
     return Target(conninfo=conninfo, schema=schema, url=shown, secrets=secrets)
 

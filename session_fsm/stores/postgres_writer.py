@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from typing import Final
 
 import psycopg
@@ -19,9 +20,10 @@ import psycopg
 from ..errors import SessionFsmError, StoreUnavailableError
 from .commit_queue import CommitQueue, Entry
 from .postgres_commit import GoneError, PreparedCommit
-from .postgres_connection import Connections, undo
+from .postgres_connection import Connections
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_links import Connection
+from .postgres_retrying import undo
 
 MAX_OPEN: Final = 10_000
 """Most operations that are remembered as never answered."""
@@ -119,7 +121,7 @@ class Writer:
                     entry.answer(_AloneError(may_have_landed=lost))
         except SessionFsmError as fault:
             for entry in entries:
-                entry.answer(fault)
+                entry.answer(copy(fault))  # each raises its own
 
     def _unknown(self, change: PreparedCommit) -> StoreUnavailableError:
         return self._never_answered(change, "the thread that was writing was interrupted")
@@ -161,7 +163,9 @@ class Writer:
                         reason = change.reason(link)
                     if reason is not None:
                         raise reason
-                    fault: Exception = GoneError()
+                    fault: Exception = GoneError(
+                        "it was refused again and again, for no reason that lasts"
+                    )
             except ConnectError as missing:
                 fault = missing
             except psycopg.Error as failed:

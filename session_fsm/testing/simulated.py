@@ -52,6 +52,14 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         made.add_done_callback(self._made)
         return made
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Let go of the loop's own threads; time stands still until they have ended."""
+        self._in_threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._in_threads -= 1
+
     def _made(self, _: asyncio.Future[Any]) -> None:
         self._in_threads -= 1
 
