@@ -13,7 +13,7 @@ from session_fsm import Session, SessionManager
 from session_fsm.errors import ManagerClosedError, StoreError
 
 if TYPE_CHECKING:
-    from simulation import Town
+    from simulation_town import Town
 
 SWEEP_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 0.8
@@ -70,7 +70,7 @@ class Node:
     Attributes:
         process: The process of now, dead or alive.
         manager: Its manager; None while there is none.
-        workers: Those that may be running in it.
+        starting: Sessions for which something is being started.
         since: When it last was cut off, or could not do its work otherwise.
     """
 
@@ -84,7 +84,7 @@ class Node:
         self.process.is_dead = True
         self.manager: SessionManager | None = None
         self.store: SimulatedStore | None = None
-        self.workers: list[SimulatedWorker] = []
+        self.starting: set[str] = set()
         self.since = 0.0
         self.client = Client(self)
         self._boots = 0
@@ -98,7 +98,7 @@ class Node:
         world = self.town.world
         self.process = Process(f"{self.name}.{self._boots}")
         self.process.awake_since = world.now
-        self.workers = []
+        self.starting = set()
         self.manager = self.store = None
         world.tell(f"{self.process.name} begins")
         world.begin(self.process, "main", self._main)
@@ -189,6 +189,13 @@ class Node:
 
     def start(self, session: Session) -> SimulatedWorker | None:
         """Start what runs for a session."""
+        self.starting.add(session.session_id)
+        try:
+            return self._start(session)
+        finally:
+            self.starting.discard(session.session_id)
+
+    def _start(self, session: Session) -> SimulatedWorker | None:
         chance = self.town.world.chance
         fate = chance.random()
         longest = 20.0 if fate < 0.2 else 1.0
@@ -197,7 +204,4 @@ class Node:
             raise LookupError("it would not start")
         if fate > 0.9:
             return None
-        worker = SimulatedWorker(self, session.session_id)
-        self.workers = [each for each in self.workers if each.is_running]
-        self.workers.append(worker)
-        return worker
+        return SimulatedWorker(self, session.session_id)
