@@ -20,8 +20,8 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear cluster soak fuzz bench bench-core bench-postgres bench-scale \
-	bench-supervised profile test-all test-lowest wheel clean
+	conformance crash linear cluster simulate soak fuzz bench bench-core bench-postgres \
+	bench-scale bench-supervised profile test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \

@@ -50,6 +50,7 @@ class Invariants:
         self._ledger = town.ledger
         lifecycle = town.lifecycle
         self._final = lifecycle.final
+        self._working = [each for each in lifecycle.live if each not in lifecycle.drains]
         self._legal = {(row.trigger, source, row.target) for row, source in lifecycle.moves()}
         self._timed = {row.trigger for row, _ in lifecycle.moves() if row.deadline is not None}
         self._operations: set[str] = set()
@@ -273,7 +274,8 @@ class Invariants:
             for session_id, run in running.items():
                 if run.worker.is_running and not database.work_of(session_id, run.owner_id):
                     self._wrong(f"claim: {run.owner_id} runs {session_id}, and nobody knows of it")
-            for session_id in database.ids(1000, None):
+            for stored in database.page(self._working, 1000, None):
+                session_id = stored.state.session_id
                 is_claimed = _WORKER in database.work_of(session_id, core.owner_id)
                 if is_claimed and session_id not in running and session_id not in node.starting:
                     self._wrong(f"claim: {core.owner_id} does not run {session_id}, and says so")

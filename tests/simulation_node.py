@@ -145,8 +145,8 @@ class Node:
         for number in range(town.clients):
             world.begin(self.process, f"client {number}", self.client.run)
 
-    def close(self) -> None:
-        """End the manager in good order, then the process."""
+    def close(self, then: Callable[[], None]) -> None:
+        """End the manager in good order, then the process; then do something else."""
         manager, store, world = self.manager, self.store, self.town.world
         if manager is None or store is None or not self.is_up:
             return
@@ -157,6 +157,7 @@ class Node:
             world.tell(f"{self.process.name} is closed")
             process.is_dead = True
             world.after(0.0, lambda: world.kill(process))
+            world.after(0.0, then)
 
         process = self.process
         world.tell(f"{process.name} is being closed")

@@ -121,10 +121,11 @@ class Town:
     def _crash(self, node: Node) -> None:
         if not node.process.is_dead:
             node.crash()
-        process = node.process
-        self.world.after(
-            self.world.chance.uniform(0.1, 2 * LEASE_SECONDS), partial(self._boot, node, process)
-        )
+        self._boot_later(node, node.process)
+
+    def _boot_later(self, node: Node, process: Process) -> None:
+        seconds = self.world.chance.uniform(0.1, 2 * LEASE_SECONDS)
+        self.world.after(0.1 if self.is_over else seconds, partial(self._boot, node, process))
 
     def _boot(self, node: Node, process: object) -> None:
         if node.process is process and node.process.is_dead:
@@ -166,11 +167,7 @@ class Town:
             node.since = self.world.now
 
     def _close(self, node: Node) -> None:
-        node.close()
-        process = node.process
-        self.world.after(
-            self.world.chance.uniform(20.0, LEASE_SECONDS), partial(self._boot, node, process)
-        )
+        node.close(partial(self._boot_later, node, node.process))
 
     def _take_down(self, _: Node) -> None:
         world = self.world
