@@ -227,7 +227,7 @@ class SimulatedStore(SimulatedReading):
         gone = tuple(work)
         if not gone:
             return
-        self._write(session_id, partial(self._database.release, session_id, gone, owner_id))
+        self._write("", partial(self._database.release, session_id, gone, owner_id))
         if any(each in OWNING for each in gone):
             self._keep(owner_id, session_id, None)
 

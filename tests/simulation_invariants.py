@@ -276,6 +276,7 @@ class Invariants:
                     self._wrong(f"claim: {run.owner_id} runs {session_id}, and nobody knows of it")
             for stored in database.page(self._working, 1000, None):
                 session_id = stored.state.session_id
-                is_claimed = _WORKER in database.work_of(session_id, core.owner_id)
-                if is_claimed and session_id not in running and session_id not in node.starting:
+                if node.is_recovering or session_id in node.starting or session_id in running:
+                    continue
+                if _WORKER in database.work_of(session_id, core.owner_id):
                     self._wrong(f"claim: {core.owner_id} does not run {session_id}, and says so")

@@ -71,6 +71,7 @@ class Node:
         process: The process of now, dead or alive.
         manager: Its manager; None while there is none.
         starting: Sessions for which something is being started.
+        is_recovering: Whether it is about to do something about what the dead have left.
         since: When it last was cut off, or could not do its work otherwise.
     """
 
@@ -85,6 +86,7 @@ class Node:
         self.manager: SessionManager | None = None
         self.store: SimulatedStore | None = None
         self.starting: set[str] = set()
+        self.is_recovering = False
         self.since = 0.0
         self.client = Client(self)
         self._boots = 0
@@ -99,6 +101,7 @@ class Node:
         self.process = Process(f"{self.name}.{self._boots}")
         self.process.awake_since = world.now
         self.starting = set()
+        self.is_recovering = False
         self.manager = self.store = None
         world.tell(f"{self.process.name} begins")
         world.begin(self.process, "main", self._main)
@@ -183,7 +186,11 @@ class Node:
             self.town.world.tell(f"{self.process.name} fired {event.trigger} {event.session_id}")
 
     def _recover(self, manager: SessionManager) -> None:
-        report = manager.recover(restart=self.start, max_takeovers=self.town.max_takeovers)
+        self.is_recovering = True
+        try:
+            report = manager.recover(restart=self.start, max_takeovers=self.town.max_takeovers)
+        finally:
+            self.is_recovering = False
         told = {"ended": report.ended, "released": report.released, "restarted": report.restarted}
         if any(told.values()) or report.failed:
             self.town.world.tell(f"{self.process.name} recovered {told} {report.failed}")

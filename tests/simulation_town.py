@@ -26,7 +26,7 @@ SLOTS: Final = 6
 """So many sessions live at a time."""
 LOOK_SECONDS: Final = 5.0
 """How often it is looked whether anything waits longer than it may."""
-QUIET_SECONDS: Final = 80.0
+QUIET_SECONDS: Final = 75.0
 """How long nothing goes wrong, in the end, until everything has to be in order."""
 
 CALM: Final = Trouble(slow=0.005, repeated=0.01)
@@ -60,7 +60,7 @@ class Town:
         self.invariants = self.database.witness = Invariants(self)
         self.is_over = False
         self.max_takeovers = chance.choice((1, 2, 3))
-        self.chaos_seconds = chance.uniform(50.0, 150.0)
+        self.chaos_seconds = chance.uniform(40.0, 120.0)
         self._lives = [0] * SLOTS
         for number in range(chance.choice((3, 4))):
             rate = chance.uniform(1 - DRIFT, 1 + DRIFT)
