@@ -147,6 +147,7 @@ def use(store: PostgresStore, number: int) -> None:
     with store.batch():
         Author(store, other).write(two, "activate")
     store._leases.renew()
+    assert store._tending.tend()
     tidy(store._connections)
     store._connections.write(lambda link: roll_up(link, store._connections.sql))
     store.dismiss(other)
