@@ -36,6 +36,7 @@ from .items import Written
 from .landing import write
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
+from .owning import OwnName
 from .session import SessionEvent
 from .slots import Batch, Slot, Slots
 from .state import SessionState
@@ -81,7 +82,7 @@ class Core:
         self.store = store
         self.lifecycle = lifecycle
         self.clock = clock
-        self.owner_id = owner_id
+        self.name = OwnName(owner_id)
         self._auto_idle = auto_idle
         self._endings = lifecycle.drains.union(lifecycle.final)
         self._shown_work = ShownWork(lifecycle)
@@ -93,6 +94,11 @@ class Core:
         self.lookout = Lookout(store, self.bell, clock)
         self.observer: Observer | None = None
         self.closed = False
+
+    @property
+    def owner_id(self) -> str:
+        """In whose name work is claimed here and now."""
+        return self.name.now
 
     # --- reading --------------------------------------------------------------------------
 
@@ -401,7 +407,9 @@ class Core:
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
         try:
-            written = self.store.write_items(session_id, revision, draft.writes, operation_id)
+            written = self.store.write_items(
+                session_id, revision, draft.writes, operation_id, draft.owner_id
+            )
         except RevisionConflictError:
             return None
         if observer is not None and not self.in_batch:

@@ -120,7 +120,7 @@ class SessionManager(ContextKeeper):
             if not self._core.closed:
                 another = self._new_owner_id()
                 self._span.enlist(another, self._lapsed)
-                self._core.owner_id = another
+                self._core.name.renew(another)
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -319,16 +319,18 @@ class SessionManager(ContextKeeper):
         An exception of the block is kept as the reason of the task's end and raised again; trouble
         with ending the task is then logged, and never takes its place.
         """
-        session = self.begin_task(session_id, task_id, timeout_seconds=timeout_seconds)
-        try:
-            yield session
-        except BaseException as fault:
+        # Should this owner be counted as dead meanwhile, it is no longer its task to end.
+        with self._core.name.acting(self._core.owner_id):
+            session = self.begin_task(session_id, task_id, timeout_seconds=timeout_seconds)
             try:
-                self.end_task(session_id, task_id, reason=f"failed: {cause_in_words(fault)}")
-            except Exception:
-                logger.exception("task %r of session %r was not ended", task_id, session_id)
-            raise
-        self.end_task(session_id, task_id)
+                yield session
+            except BaseException as fault:
+                try:
+                    self.end_task(session_id, task_id, reason=f"failed: {cause_in_words(fault)}")
+                except Exception:
+                    logger.exception("task %r of session %r was not ended", task_id, session_id)
+                raise
+            self.end_task(session_id, task_id)
 
     def start_conversation(self, session_id: str) -> Session:
         """Count one more conversation.

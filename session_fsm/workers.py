@@ -41,12 +41,15 @@ class DeferredWorker(ABC):
         """What sessions show as their worker."""
 
     @abstractmethod
-    def ask_to_stop(self, *, ends: bool = True) -> None:
-        """Begin to stop, on whichever thread this is called; returns at once.
+    def ask_to_stop(self) -> None:
+        """Begin to stop, on whichever thread this is called; returns at once."""
+
+    @abstractmethod
+    def give_up(self, within_seconds: float) -> None:
+        """Stop at once, though the session lives on elsewhere; returns at once.
 
         Args:
-            ends: Whether the session is being ended, and waits for this; not if it lives on, here
-                or elsewhere.
+            within_seconds: When nothing may run any longer.
         """
 
 
@@ -241,7 +244,7 @@ class Workers:
         at_once: list[str] = []
         for session_id, worker in self._of(owner_id):
             if isinstance(worker, DeferredWorker):
-                worker.ask_to_stop(ends=False)
+                worker.give_up(self._core.store.margin_seconds)
             else:
                 at_once.append(session_id)
         self._stop_together(at_once)

@@ -163,11 +163,16 @@ class SimulatedDatabase(MemoryStore):
         return operation_id in self._written
 
     def write_once(
-        self, session_id: str, expected: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         """Write items; asked again by the same operation, return what was written."""
         if operation_id not in self._written:
-            written = self.write_items(session_id, expected, writes, operation_id)
+            written = self.write_items(session_id, expected, writes, operation_id, owner_id)
             self._written[operation_id] = written
         return self._written[operation_id]
 

@@ -130,12 +130,16 @@ class SimulatedStore(SimulatedReading):
         return landed
 
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         """Write to tables of a session."""
-        write = partial(
-            self._database.write_once, session_id, expected_revision, writes, operation_id
-        )
+        told = (session_id, expected_revision, writes, operation_id, owner_id)
+        write = partial(self._database.write_once, *told)
         return self._write(session_id, write, operation_id)
 
     def drop_expired_items(self, at: datetime, limit: int) -> int:

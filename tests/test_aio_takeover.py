@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
+from datetime import datetime
 
 import pytest
 from managing import START, minutes, seconds
 from supervised import simulated
 
-from session_fsm import Session, SessionConfig
+from session_fsm import FencedError, Session, SessionConfig
 from session_fsm.aio import Child, ChildContext, SessionManager
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore
@@ -28,6 +30,7 @@ class SharedStore(MemoryStore):
     """A store in which an owner lives for half a minute without being heard of."""
 
     lease_seconds = 30.0
+    margin_seconds = 10.0
 
 
 class Node:
@@ -74,7 +77,15 @@ class Node:
     async def lapse(self) -> None:
         """Learn that it is counted as dead."""
         self.die()
-        await asyncio.to_thread(self.manager._desk.inner._lapsed)
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def lapse() -> None:
+            self.manager._desk.inner._lapsed()
+            loop.call_soon_threadsafe(done.set)
+
+        # Not one of the loop's own threads: time passes meanwhile, and what is stopped ends by it.
+        threading.Thread(target=lapse).start()
+        await done.wait()
 
 
 @simulated
@@ -208,3 +219,73 @@ async def test_aio_takeover_is_left_by_a_node_that_closes(clock: ManualClock) ->
         async with third.manager:
             await asyncio.sleep(11)
             assert third.runs == ["a"]
+
+
+@simulated
+async def test_aio_takeover_fences_children_that_go_on(clock: ManualClock) -> None:
+    """A child of a lapsed owner writes nothing, though its node has become another one by then."""
+    store = SharedStore()
+    node, heir = Node(store, clock, restarts=False), Node(store, clock)
+    lapsed, told = asyncio.Event(), []
+
+    async def never_ends(context: ChildContext) -> None:
+        while not lapsed.is_set():
+            try:
+                await lapsed.wait()
+            except asyncio.CancelledError:
+                continue
+        writes = (
+            context.manager.update("a", metadata={"stale": True}),
+            context.manager.table("a", "files").put("k", "stale"),
+            context.manager.begin_task("a", "stale"),
+            context.manager.terminate("a"),
+            asyncio.create_task(context.manager.touch("a")),
+        )
+        for write in writes:
+            try:
+                await write
+            except FencedError as fault:
+                told.append(fault.owner_id == context.owner_id)
+
+    async with node.manager, heir.manager:
+        await node.manager.create("a", config=RESTART, children=[Child("agent", never_ends)])
+        former = node.owner_id
+        await node.lapse()
+        assert node.owner_id != former
+        await asyncio.sleep(11)
+        assert heir.runs == ["a"]
+        before = store.history("a")
+        lapsed.set()
+        await asyncio.sleep(1)
+        assert told == [True] * 5
+        assert store.history("a") == before
+        assert (await node.manager.update("a", metadata={"fresh": 1})).status == "active"
+
+
+@simulated
+async def test_aio_takeover_stops_within_the_margin(clock: ManualClock) -> None:
+    """However many children there are, and however long they like, none outlasts the margin."""
+    store = SharedStore()
+    node = Node(store, clock, restarts=False)
+    asked: list[datetime] = []
+    ended: list[datetime] = []
+
+    def slow(number: int, seconds_to_stop: float) -> Child:
+        async def run(context: ChildContext) -> None:
+            try:
+                await context.stopping.wait()
+                asked.append(clock.now())
+                await asyncio.sleep(seconds_to_stop)
+            finally:
+                ended.append(clock.now())
+
+        return Child(f"child {number}", run, stop_seconds=100)
+
+    async with node.manager:
+        children = [slow(number, 4.0) for number in range(8)] + [slow(8, 1000.0)]
+        await node.manager.create("a", config=RESTART, children=children)
+        await node.lapse()
+        assert len(ended) == 9
+        assert max(asked) == min(asked)
+        assert sorted(each - asked[0] for each in ended)[-2] < seconds(4.1)
+        assert max(ended) - asked[0] < seconds(store.margin_seconds)

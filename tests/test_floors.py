@@ -86,7 +86,7 @@ ORDER = (
     "certify.certificate",
     "certify.text",
     "certify",
-    "changes decisions hooks landing slots waking work",
+    "changes decisions hooks landing owning slots waking work",
     "endings",
     "core",
     "feeds upkeep workers",

@@ -137,7 +137,7 @@ def test_postgres_leases_end_earlier_for_the_owner(opened: OpenStore, seconds: S
     await_event(told)
     assert store.tail("a")[0] == 2
     with pytest.raises(FencedError):
-        store.write_items("a", 2, _writes(), "x")
+        store.write_items("a", 2, _writes(), "x", "author")
     # Once it has stopped what it ran, nobody needs to wait for the end of its lease.
     while not store._leases._leases["author"].is_told:
         pass

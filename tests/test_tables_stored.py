@@ -85,7 +85,8 @@ def test_tables_stored_encrypted_are_not_written_plain(written: Path) -> None:
     writes = ItemWrites(START, (Put("files", "k", VALUE),))
     with closing(SqliteStore(written)) as store:
         with pytest.raises(KeyMissingError) as caught:
-            store.write_items("a", 2, writes, "op")
+            store.enlist("author")
+            store.write_items("a", 2, writes, "op", "author")
         assert caught.value.key_id == RING.key_id
     assert files_with(written.parent, VALUE.encode()) == set()
 

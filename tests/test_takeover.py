@@ -253,7 +253,10 @@ class SlowWorker(DeferredWorker):
     def __init__(self, node: SessionManager) -> None:
         self.owner_id = node._core.owner_id
 
-    def ask_to_stop(self, *, ends: bool = True) -> None:
+    def ask_to_stop(self) -> None:
+        """Take one's time."""
+
+    def give_up(self, within_seconds: float) -> None:
         """Take one's time."""
 
 
@@ -267,7 +270,7 @@ def test_takeover_refuses_what_a_lapsed_node_had_begun(fleet: Fleet) -> None:
     heir.terminate("a", wait=False)
     before = heir.history("a")
     node.store.enlist("another")
-    node._core.owner_id = "another"
+    node._core.name.renew("another")
     with pytest.raises(FencedError) as caught:
         node._workers.stopped("a", late, None)
     assert caught.value.owner_id == late.owner_id
@@ -276,3 +279,18 @@ def test_takeover_refuses_what_a_lapsed_node_had_begun(fleet: Fleet) -> None:
     assert set(held) == {Work("stop"), Work("worker")}
     heir._workers.stopped("a", mine, None)
     assert heir.get("a").status == "terminated"
+
+
+def test_takeover_leaves_the_tasks_of_a_lapsed_node(fleet: Fleet) -> None:
+    """A block whose owner lapsed does not end the task that another node holds under its name."""
+    node, heir = fleet.node(), fleet.node()
+    heir.create("a")
+    with pytest.raises(FencedError), node.task("a", "t"):
+        die(node)
+        node._lapsed()
+        assert heir.recover().dropped_tasks == ("t",)
+        heir.begin_task("a", "t")
+    assert heir.get("a").state.active_tasks == ("t",)
+    assert Work("task", "t") in heir.store.work_of("a", heir._core.owner_id)
+    with node.task("a", "u"):
+        pass

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -320,6 +320,10 @@ class House(Desk):
         return error
 
     # --- what supervisors tell ------------------------------------------------------------
+
+    def in_name_of(self, owner_id: str) -> AbstractContextManager[None]:
+        """Have what is done inside be done in the name of an owner, dead or alive."""
+        return self.inner.in_name_of(owner_id)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that is waited for when the manager is closed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -64,6 +65,10 @@ class SteppedManager(SessionManager):
     def owner_id(self) -> str:
         """In whose name work is claimed."""
         return self._core.owner_id
+
+    def in_name_of(self, owner_id: str) -> AbstractContextManager[None]:
+        """Have what is done inside be done in the name of an owner, dead or alive."""
+        return self._core.name.acting(owner_id)
 
     @property
     def clock(self) -> Clock:

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Protocol
@@ -43,6 +44,10 @@ class Parent(Protocol):
     """
 
     timing: Timing
+
+    def in_name_of(self, owner_id: str) -> AbstractContextManager[None]:
+        """Have what is done inside be done in the name of an owner, dead or alive."""
+        ...
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Begin a task that the parent waits for at its end."""
@@ -144,6 +149,7 @@ class SessionSupervisor(DeferredWorker):
         self._cancel_seconds = min(LONGEST_CANCEL_SECONDS, stop_seconds / 10)
         self._restarted: deque[datetime] = deque()
         self._stopping: asyncio.Future[None] | None = None
+        self._within_seconds: float | None = None
         self._ends = False
         self._hurried: asyncio.Future[None] = loop.create_future()
         self._is_active = False
@@ -306,7 +312,8 @@ class SessionSupervisor(DeferredWorker):
         try:
             if not slot.child.signals_ready:
                 context.ready()
-            await slot.child.run(context)
+            with self._parent.in_name_of(self.owner_id):
+                await slot.child.run(context)
         except asyncio.CancelledError:
             forget_cancellation()
             if self._stopping is None:
@@ -363,9 +370,19 @@ class SessionSupervisor(DeferredWorker):
 
     # --- stopping -------------------------------------------------------------------------
 
-    def ask_to_stop(self, *, ends: bool = True) -> None:
+    def ask_to_stop(self) -> None:
         """Begin to stop the children; on any thread, as often as anybody wants it."""
-        call_soon(self._loop, partial(self.begin_to_stop, ends=ends))
+        call_soon(self._loop, self.begin_to_stop)
+
+    def give_up(self, within_seconds: float) -> None:
+        """Stop all children at the same time, and soon; on any thread, as `ask_to_stop`."""
+        call_soon(self._loop, partial(self._give_up, within_seconds))
+
+    def _give_up(self, within_seconds: float) -> None:
+        if self._stopping is not None:
+            self.hurry()
+        self._within_seconds = within_seconds
+        self.begin_to_stop(ends=False)
 
     def begin_to_stop(self, *, ends: bool = True) -> asyncio.Future[None]:
         """Begin to stop the children; returns what is done when that is.
@@ -391,6 +408,8 @@ class SessionSupervisor(DeferredWorker):
     async def _stop(self) -> None:
         """Stop the children in reverse order; whoever cancels this only hurries it on."""
         timing = self._parent.timing
+        if self._within_seconds is not None:
+            await self._ask_all(timing.after(self._within_seconds / 2))
         until = timing.after(self._stop_seconds * 0.8)  # the rest is for those who won't
         for slot in reversed(self._slots):
             if (task := slot.running) is None:
@@ -417,6 +436,20 @@ class SessionSupervisor(DeferredWorker):
                 self.session_id,
                 ", ".join(self.abandoned),
             )
+
+    async def _ask_all(self, until: datetime) -> None:
+        """Ask all children to stop, and cancel those that have not by an instant."""
+        running = [slot for slot in self._slots if slot.running is not None]
+        for slot in running:
+            if slot.alive and slot.context is not None:
+                slot.context.ask_to_stop()
+        for slot in running:
+            if slot.running is not None and not _is_cut_short(slot.child.run):
+                await self._wait((slot.running, self._hurried), until)
+        for slot in running:
+            if slot.running is not None:
+                slot.running.cancel()
+        self.hurry()
 
     @property
     def abandoned_tasks(self) -> tuple[asyncio.Task[None], ...]:

@@ -37,11 +37,15 @@ async def held(
     Raises:
         TaskDroppedError: Somebody else has ended it; the block was cancelled.
     """
+    # Should this owner be counted as dead meanwhile, it is no longer its task to end.
+    owner_id = desk.inner.owner_id
 
     async def end(reason: str | None) -> None:
-        desk.expect(
-            await desk.calls(partial(desk.inner.end_task, session_id, task_id, reason=reason))
-        )
+        with desk.inner.in_name_of(owner_id):
+            session = await desk.calls(
+                partial(desk.inner.end_task, session_id, task_id, reason=reason)
+            )
+        desk.expect(session)
 
     note = Note()
 
@@ -89,7 +93,8 @@ async def held(
 
     def begin_and_listen() -> Session:
         desk.inner.begin_to_listen()
-        return begin()
+        with desk.inner.in_name_of(owner_id):
+            return begin()
 
     # It may be dropped before its begin is known here, so it is listened for that from before.
     unsubscribe = desk.listening.subscribe(heard, session_id)

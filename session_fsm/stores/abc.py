@@ -37,6 +37,8 @@ class SessionStore(ABC):
         clock: What its managers go by, unless they are handed another one.
         lease_seconds: How long an owner is counted as alive without being heard of; None: for as
             long as its process lives.
+        margin_seconds: How much earlier it lapses: it has so long to stop what it runs, before
+            others may begin.
 
     Threads: every method is safe.
     """
@@ -46,6 +48,7 @@ class SessionStore(ABC):
     durable: bool
     clock: Clock = SYSTEM_CLOCK
     lease_seconds: float | None = None
+    margin_seconds: float = 0.0
 
     # --- one session ----------------------------------------------------------------------
 
@@ -197,7 +200,12 @@ class SessionStore(ABC):
 
     @abstractmethod
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         """Write to tables of a session, all or nothing; durable on return, unless in a batch.
 
@@ -213,6 +221,7 @@ class SessionStore(ABC):
             RevisionConflictError: The stored revision is not the expected one.
             ItemConflictError: An item is not at the version that a write expects.
             KeyMissingError: The session is encrypted, and the store has no key for it.
+            FencedError: The owner in whose name it is done does not live, or has lost the session.
             StoreUnavailableError: It carries the operation id if they may have been written.
         """
 

@@ -224,9 +224,16 @@ class MemoryStore(SessionStore):
             return tuple(self._items.page(session_id, table, limit, after, at))
 
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         with self._open():
+            if not self._is_alive(owner_id):
+                raise FencedError(session_id=session_id, owner_id=owner_id)
             found = self._life_of(session_id).revision
             if found != expected_revision:
                 raise RevisionConflictError(

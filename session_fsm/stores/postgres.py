@@ -149,6 +149,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             margin_seconds=margin_seconds,
             seconds=seconds,
         )
+        self.margin_seconds = self._leases.margin_seconds
         self._writer = Writer(connections, self._note)
         self._hinting = connect(
             statement_timeout_seconds=statement_timeout_seconds,

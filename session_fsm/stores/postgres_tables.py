@@ -98,7 +98,12 @@ class PostgresTables(SessionStore):
                 yield _item((session_id, table, key), row)
 
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         if not known(session_id):
             raise SessionNotFoundError(session_id=session_id)

@@ -48,6 +48,7 @@ class SpanningStore(SessionStore):
         self.durable = main.durable
         self.clock = main.clock
         self.lease_seconds = main.lease_seconds
+        self.margin_seconds = main.margin_seconds
         self.main = main
         # Far behind all positions of the first store: those of one are none of the other.
         self._passing = MemoryStore(main.lifecycle, start=1 << 62)
@@ -163,10 +164,15 @@ class SpanningStore(SessionStore):
         return self._home(session_id).items(session_id, table, limit, after, at)
 
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
         home = self._home(session_id)
-        return home.write_items(session_id, expected_revision, writes, operation_id)
+        return home.write_items(session_id, expected_revision, writes, operation_id, owner_id)
 
     def drop_expired_items(self, at: datetime, limit: int) -> int:
         dropped = 0

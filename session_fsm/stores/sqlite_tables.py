@@ -12,6 +12,7 @@ from ..clock import instant_text
 from ..errors import (
     CorruptRecordError,
     DeserializationError,
+    FencedError,
     KeyMissingError,
     SchemaVersionError,
     SessionNotFoundError,
@@ -21,6 +22,7 @@ from ..jsontext import parse_json, parse_written
 from ..jsonvalue import MAX_JSON_DEPTH, freeze_value, frozen_json
 from ..serialization import parse_instant
 from .abc import SessionStore
+from .owners import OwnerLocks
 from .sqlite_commit import key as known
 from .sqlite_connection import Connections
 from .sqlite_items import FIELDS, LIVE, ItemWriter, PreparedWrites, check_lifecycle, cipher_place
@@ -55,6 +57,7 @@ class SqliteTables(SessionStore):
 
     _connections: Connections
     _keys: SessionKeys
+    _owners: OwnerLocks
 
     def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
         told = {"id": known(session_id), "table": known(table), "key": known(key)}
@@ -80,8 +83,16 @@ class SqliteTables(SessionStore):
                 yield _item((session_id, table, key), row, (key_id, wrapped), self._keys)
 
     def write_items(
-        self, session_id: str, expected_revision: int, writes: ItemWrites, operation_id: str
+        self,
+        session_id: str,
+        expected_revision: int,
+        writes: ItemWrites,
+        operation_id: str,
+        owner_id: str,
     ) -> tuple[Written, ...]:
+        if not self._owners.holds(owner_id):
+            self._connections.check_open()
+            raise FencedError(session_id=session_id, owner_id=owner_id)
         if not isinstance(known(session_id), str):
             raise SessionNotFoundError(session_id=session_id)
         # A session gets its key with a step. Should it get one meanwhile, the revision is another.

@@ -139,7 +139,7 @@ class Author:
         """
         expected = self.store.tail(session_id)[0] if revision is None else revision
         made = ItemWrites(at, writes)
-        return self.store.write_items(session_id, expected, made, self._operation_id())
+        return self.store.write_items(session_id, expected, made, self._operation_id(), self.name)
 
     def bury(self, session_id: str) -> Sealed:
         """Remove a final session, and return the tombstone that is left."""

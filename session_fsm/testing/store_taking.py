@@ -46,6 +46,9 @@ class TakingRules(StoreRules):
                 store.commit(commit)
             assert caught[0].session_id == commit.session_id
             assert caught[0].owner_id == commit.owner_id
+        with refused(FencedError) as fenced:
+            other.put("b", Put("files", "k", 1))
+        assert (fenced[0].session_id, fenced[0].owner_id) == ("b", "other")
         assert everything(store, "author", "other") == before
         author.write("a", "touch")
 
