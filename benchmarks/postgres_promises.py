@@ -7,7 +7,7 @@ were there. The statements of a move keep their parameters, so that the library 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Final
 from urllib.parse import quote
@@ -135,7 +135,7 @@ class _Replaced(Sql):
 
     def __init__(self, schema: str, replaced: Sequence[tuple[str, str]]) -> None:
         super().__init__(schema)
-        formatted = self._formatted
+        formatted: Callable[[str], bytes] = self._formatted
 
         def other(text: str) -> bytes:
             for mine, instead in replaced:

@@ -256,6 +256,8 @@ def test_promises_run_through(
         AS_IT_IS,
         f"without {RULES.name}",
         f"without {DURABILITY.name}",
+        AS_IT_IS,
+        f"without {RULES.name}",
         "a heartbeat: a lease renewed, the time asked",
         "the upkeep that follows it, with nothing to do",
         "an event that is numbered, 1,000 at a time",
