@@ -105,11 +105,11 @@ ANOTHER: Final = "another store as it is"
 ALL: Final = "all of these but durability"
 VARIANTS: Final[Mapping[str, tuple[Promise, ...]]] = {
     AS_IT_IS: (),
-    ANOTHER: (),
     **{each.name: (each,) for each in PROMISES},
     ALL: PROMISES[:-1],
+    ANOTHER: (),
 }
-"""What each store lacks; the second one shows how far figures differ that should be the same."""
+"""What each store lacks; the last one shows how far figures differ that should be the same."""
 
 
 def lacking(beginnings: Sequence[str] | None) -> Mapping[str, tuple[Promise, ...]]:
