@@ -2,7 +2,8 @@
 
 Prints what an fsync costs where it runs, and refuses a file system on which nothing durable can be
 measured. Then starts a server of its own there, and ours, the floor and the peers make durable
-moves at it: with one caller and with many, in one process and in several.
+moves at it: with one caller and with many, in one process and in several. Last, stores of ours that
+lack one promise each take turns with one that keeps all.
 """
 
 from __future__ import annotations

