@@ -165,8 +165,13 @@ def without_password(text: str, url: str) -> str:
 
     >>> without_password("can't reach pg://me:secret@host/db", "pg://me:secret@host/db")
     "can't reach pg://***@host/db"
+
+    A scheme that reads as the user does stays readable.
+
+    >>> without_password("postgres://postgres@host is none", "postgres://postgres@host")
+    'postgres://***@host is none'
     """
-    found = re.search(r"(?<=://).+(?=@)", url)
+    found = re.search(r"(?<=://).+@", url)
     if found is None:
         return text
-    return text.replace(repr(found[0])[1:-1], "***").replace(found[0], "***")
+    return text.replace(repr(found[0])[1:-1], "***@").replace(found[0], "***@")

@@ -85,7 +85,7 @@ _SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = 
 def _shown(url: str) -> str:
     """Return a URL that can't be read as it may be shown: there may be a password in it."""
     scheme, separator, rest = url.partition("://")
-    if "@" in rest or "password" in rest:
+    if "@" in rest or "?" in rest or "password" in rest:
         return f"{scheme}{separator}***"
     return "***" if "@" in scheme else url
 
