@@ -116,6 +116,31 @@ def open_store(
     return _SCHEMES[scheme](rest, lifecycle, keyring)
 
 
+def missing_store(url: str) -> str | None:
+    """Tell whether a store is missing, and make none.
+
+    Args:
+        url: As for `open_store`.
+
+    Returns:
+        The place where there is none, as it may be shown; None if there is one. In memory there
+        always is.
+
+    Raises:
+        ValueError: The URL names no kind of store that is known, or lacks its path.
+        StoreError: The server can't be reached, or something else is there.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "postgresql":
+        from .postgres_upgrade import missing_schema
+
+        return missing_schema(url)
+    if scheme == "sqlite":
+        path = _sqlite_path(rest)
+        return None if path.exists() else str(path)
+    return None
+
+
 def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:
     """Bring what an older version of this package has stored to the present format, in place.
 
@@ -153,6 +178,7 @@ __all__ = [
     "PostgresStore",
     "SessionStore",
     "SqliteStore",
+    "missing_store",
     "open_store",
     "upgrade_store",
 ]
