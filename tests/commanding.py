@@ -57,9 +57,10 @@ class Answer:
         return json.loads(self.out)
 
 
-def call(*words: str, store: Path | None = None, at: datetime = LATER) -> Answer:
-    """Run a command in this process, its outputs being no terminals."""
-    named = () if store is None else ("--store", url_of(store))
+def call(*words: str, store: Path | str | None = None, at: datetime = LATER) -> Answer:
+    """Run a command in this process, its outputs being no terminals; a store may be a URL."""
+    url = url_of(store) if isinstance(store, Path) else store
+    named = () if url is None else ("--store", url)
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     outside = mock.patch.dict(os.environ, environment(), clear=True)
     with outside, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

@@ -23,6 +23,8 @@ from session_fsm.testing.authors import Author
 
 PASSWORD = "s3cr:et/%"
 QUOTED = "s3cr%3Aet%2F%25"
+OPTIONS = {each.keyword for each in psycopg.pq.Conninfo.get_defaults()}
+"""What the libpq of this machine takes; an older one has fewer."""
 
 
 # --- URLs ------------------------------------------------------------------------------------
@@ -38,6 +40,11 @@ QUOTED = "s3cr%3Aet%2F%25"
         (
             f"postgresql://a:1,b:2/db?sslmode=verify-full&sslpassword={QUOTED}",
             "postgresql://a:1,b:2/db?sslmode=verify-full&sslpassword=***",
+        ),
+        *(
+            (f"postgresql://u@h/db?{name}={QUOTED}", f"postgresql://u@h/db?{name}=***")
+            for name in ("scram_client_key", "scram_server_key", "oauth_client_secret")
+            if name.encode() in OPTIONS
         ),
         ("postgresql://[::1]:5/db?schema=mine", "postgresql://[::1]:5/db?schema=mine"),
         ("postgresql://h/db?prepare=true&schema=mine", "postgresql://h/db?schema=mine"),
@@ -110,6 +117,23 @@ def test_postgres_connections_unknown_schemes_hide_passwords() -> None:
         with pytest.raises(ValueError, match=r"postgresq://\*\*\*") as caught:
             use(f"postgresq://u:{QUOTED}@host/db")
         assert QUOTED not in str(caught.value)
+
+
+def test_postgres_connections_unknown_schemes_hide_queries() -> None:
+    """What stands behind a question mark may be a secret by any name, and is not quoted either."""
+    for use in (open_store, upgrade_store):
+        with pytest.raises(ValueError, match=r"postgresq://\*\*\*") as caught:
+            use(f"postgresq://host/db?oauth_client_secret={QUOTED}")
+        assert QUOTED not in str(caught.value)
+
+
+def test_postgres_connections_names_stay_readable() -> None:
+    """A password that is a name of the place as well is hidden where it is one, and there alone."""
+    target = target_of("postgresql://postgres:postgres@db/app")
+    assert target.url == "postgresql://postgres:***@db/app"
+    text = f'{target.url}: password authentication failed for user "postgres"'
+    assert target.hide(text) == text
+    assert target_of("postgresql://u:sql@db/app").hide(target.url) == target.url
 
 
 def test_postgres_connections_errors_hide_passwords(postgres: PostgresServer) -> None:

@@ -15,7 +15,7 @@ from ..errors import SessionFsmError
 from ..keys import Keyring
 from ..lifecycle import Lifecycle
 from ..manager import SessionManager
-from ..stores import SessionStore, open_store, upgrade_store
+from ..stores import SessionStore, missing_store, open_store, upgrade_store
 from ..table import SESSION_LIFECYCLE
 from .options import KEY_FILE_VARIABLE, STORE_VARIABLE, UsageError
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 class StoreMissingError(SessionFsmError):
     """There is no such store, and nobody asked for a new one."""
 
-    path: Path
+    place: str
 
     def __str__(self) -> str:
-        return f"there is no store {str(self.path)!r}"
+        return f"there is no store {self.place!r}"
 
 
 def named(url: str | None) -> str:
@@ -101,7 +101,8 @@ def opened(
         StoreError: It can't be opened.
         LifecycleError: It knows a lifecycle of this name with other rows.
     """
-    url = _there(url)
+    url = named(url)
+    check_there(url)
     store = opened_store(url, lifecycle, key_file=key_file)
     try:
         with SessionManager(store, lifecycle=lifecycle, clock=clock) as manager:
@@ -111,14 +112,16 @@ def opened(
 
 
 def upgraded(url: str | None, lifecycle: Lifecycle) -> UpgradeReport:
-    """Bring a store that is there to the present format.
+    """Bring a store that is there to the present format; in a database one is made, if need be.
 
     Raises:
         UsageError: No store is named, or the URL is no good.
-        StoreMissingError: There is no such store.
+        StoreMissingError: There is no such file.
         StoreError: It can't be upgraded.
     """
-    url = _there(url)
+    url = named(url)
+    if file_of(url) is not None:
+        check_there(url)
     try:
         return upgrade_store(url, lifecycle)
     except ValueError as fault:
@@ -141,7 +144,8 @@ def rekeyed(
     """
     from ..stores import SqliteStore
 
-    url = _there(url)
+    url = named(url)
+    check_there(url)
     if key_file is None:
         name = f"--key-file FILE, or {KEY_FILE_VARIABLE} in the environment"
         raise UsageError(None, f"name the keys: {name}")
@@ -151,13 +155,20 @@ def rekeyed(
         return store.rekey(), store.key_id
 
 
-def _there(url: str | None) -> str:
-    """Return the URL of a store that has to be there."""
-    url = named(url)
-    file = file_of(url)
-    if file is not None and not file.exists():
-        raise StoreMissingError(path=file)
-    return url
+def check_there(url: str) -> None:
+    """Refuse to go on without a store; none is made.
+
+    Raises:
+        UsageError: The URL is no good.
+        StoreMissingError: There is no such store.
+        StoreError: Nobody can tell.
+    """
+    try:
+        place = missing_store(url)
+    except ValueError as fault:
+        raise UsageError("--store", without_password(str(fault), url)) from None
+    if place is not None:
+        raise StoreMissingError(place=place)
 
 
 def without_password(text: str, url: str) -> str:
@@ -165,8 +176,13 @@ def without_password(text: str, url: str) -> str:
 
     >>> without_password("can't reach pg://me:secret@host/db", "pg://me:secret@host/db")
     "can't reach pg://***@host/db"
+
+    A scheme that reads as the user does stays readable.
+
+    >>> without_password("postgres://postgres@host is none", "postgres://postgres@host")
+    'postgres://***@host is none'
     """
-    found = re.search(r"(?<=://).+(?=@)", url)
+    found = re.search(r"(?<=://).+@", url)
     if found is None:
         return text
-    return text.replace(repr(found[0])[1:-1], "***").replace(found[0], "***")
+    return text.replace(repr(found[0])[1:-1], "***@").replace(found[0], "***@")

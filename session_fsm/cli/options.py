@@ -24,7 +24,8 @@ Store = Annotated[
         envvar=STORE_VARIABLE,
         metavar="URL",
         show_default=False,
-        help="Where the sessions are: sqlite:///relative.db or sqlite:////absolute.db.",
+        help="Where the sessions are: sqlite:///relative.db or sqlite:////absolute.db, or"
+        " postgresql://user@host/database?schema=name.",
     ),
 ]
 KeyFile = Annotated[

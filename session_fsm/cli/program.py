@@ -31,6 +31,7 @@ from .output import PROGRAM, Screen
 FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
+_LOGGERS: Final = ("session_fsm", "psycopg")
 
 # Typer shows of its errors about usage the one that has a parameter; the others share its base.
 _UsageFault: Final = cast(type[Exception], typer.BadParameter.__bases__[0])
@@ -161,14 +162,19 @@ def _in_words(fault: OSError) -> str:
 
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """Keep what the library logs off the terminal: the commands tell it themselves."""
+    """Keep what the library and its driver log off the terminal: the commands tell it themselves.
+
+    What no handler takes, Python writes there.
+    """
     handler = logging.NullHandler()
-    logger = logging.getLogger("session_fsm")
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def _let_go_of_output() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,7 +14,7 @@ from ..fields import MAX_TIMEOUT_MINUTES
 from ..replay import Fault, Log, Report, read_log, replay
 from ..stores import MemoryStore
 from ..table import SESSION_LIFECYCLE
-from .opening import file_of, opened_store
+from .opening import StoreMissingError, check_there, file_of, opened_store
 from .options import STORE_VARIABLE, AsJson, KeyFile, NoColor, UsageError
 from .output import Bar, Cell, Column, OnProgress, Screen, Styled
 from .pictures import diagram_format, write_diagram
@@ -89,9 +90,7 @@ def replay_logs(
         raise UsageError("--quiet-gap-seconds", problem)
     format = None if diagram is None else diagram_format("--diagram", diagram)
     url = store or _MEMORY
-    if file_of(url) is None:
-        # A URL that is no good is named before hours of reading.
-        opened_store(url, key_file=key_file).close()
+    _check(url, key_file)
     with screen.progress() as bar:
         log = read_log(paths, on_progress=bar.phase("reading"))
         report, where = _replayed(
@@ -115,6 +114,14 @@ def replay_logs(
         screen.fault(f"{counted(len(report.problems), 'problem')} found in the store")
     if log.faults or not report.verified:
         raise typer.Exit(1)
+
+
+def _check(url: str, key_file: Path | None) -> None:
+    """Name a URL that is no good before hours of reading; no store is made by that."""
+    if file_of(url) is None:
+        with contextlib.suppress(StoreMissingError):
+            check_there(url)
+            opened_store(url, key_file=key_file).close()
 
 
 def _replayed(

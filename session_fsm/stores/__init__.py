@@ -85,7 +85,7 @@ _SCHEMES: dict[str, Callable[[str, Lifecycle, Keyring | None], SessionStore]] = 
 def _shown(url: str) -> str:
     """Return a URL that can't be read as it may be shown: there may be a password in it."""
     scheme, separator, rest = url.partition("://")
-    if "@" in rest or "password" in rest:
+    if "@" in rest or "?" in rest or "password" in rest:
         return f"{scheme}{separator}***"
     return "***" if "@" in scheme else url
 
@@ -114,6 +114,31 @@ def open_store(
         known = ", ".join(f"{each}://" for each in _SCHEMES)
         raise ValueError(f"{_shown(url)!r} is no store; a store's URL begins with {known}")
     return _SCHEMES[scheme](rest, lifecycle, keyring)
+
+
+def missing_store(url: str) -> str | None:
+    """Tell whether a store is missing, and make none.
+
+    Args:
+        url: As for `open_store`.
+
+    Returns:
+        The place where there is none, as it may be shown; None if there is one. In memory there
+        always is.
+
+    Raises:
+        ValueError: The URL names no kind of store that is known, or lacks its path.
+        StoreError: The server can't be reached, or something else is there.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "postgresql":
+        from .postgres_upgrade import missing_schema
+
+        return missing_schema(url)
+    if scheme == "sqlite":
+        path = _sqlite_path(rest)
+        return None if path.exists() else str(path)
+    return None
 
 
 def upgrade_store(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:
@@ -153,6 +178,7 @@ __all__ = [
     "PostgresStore",
     "SessionStore",
     "SqliteStore",
+    "missing_store",
     "open_store",
     "upgrade_store",
 ]

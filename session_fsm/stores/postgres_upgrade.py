@@ -33,8 +33,29 @@ from .records import UpgradeReport
 if TYPE_CHECKING:
     from .postgres_links import Connection
 
+LOOK_SECONDS: Final = 10.0
+"""Longest time for a look at a server that has answered once."""
 _STEPS: Final[Mapping[int, Callable[[Connection, Sql], None]]] = {}
 """For each older version, the step to the next one; the first version has none before it."""
+
+
+def missing_schema(url: str) -> str | None:
+    """Tell whether a schema is missing, and make none.
+
+    Args:
+        url: The server, as for `open_store`.
+
+    Returns:
+        The URL, as it may be shown, if it leads to no store; None if it leads to one.
+
+    Raises:
+        ValueError: The URL can't be read.
+        SchemaVersionError: The schema is somebody else's.
+        StoreUnavailableError: The server can't be reached, or the role may not look.
+    """
+    with closing(Connections(url, retry_seconds=LOOK_SECONDS)) as connections:
+        version = connections.read(lambda link: version_of(link, connections.sql))
+        return connections.url if version is None else None
 
 
 def upgrade_database(url: str, lifecycle: Lifecycle = SESSION_LIFECYCLE) -> UpgradeReport:

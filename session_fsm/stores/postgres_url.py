@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 import attrs
-from psycopg import ProgrammingError
+from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .postgres_sql import DEFAULT_SCHEMA
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 HIDDEN: Final = "***"
-_SECRETS: Final = ("password", "sslpassword")
+_SECRETS: Final = frozenset(
+    each.keyword.decode() for each in pq.Conninfo.get_defaults() if each.dispchar == b"*"
+) | {
+    "password",
+    "sslpassword",
+    "scram_client_key",
+    "scram_server_key",
+    "oauth_client_secret",
+}
+"""The options that open something: those that libpq would not show as they are typed, and those
+that it would not show at all, beside others that are harmless."""
+_SCHEME: Final = "postgresql://"
 _OURS: Final = ("schema", "prepare")
 """What stands in the query of a URL, and is not for libpq."""
 _PREPARE: Final = {"true": True, "false": False}
@@ -92,7 +103,7 @@ def target_of(
         # What psycopg says of it may quote a part of the password.
         problem = "a PostgreSQL store is postgresql://user@host:port/database?schema=name, each"
         raise ValueError(f"{problem} part of it optional and quoted as in any URL") from None
-    secrets = tuple(value for name in _SECRETS if (value := told.get(name)))
+    secrets = _hidden(told)
     shown = _shown(told, schema, prepare=prepare)
     if statement_timeout_seconds is not None:
         # Ours come first: of two that say the same, the server goes by the last. A transaction of a
@@ -115,8 +126,20 @@ def target_of_pool(pool: ConnectionPool[Any], *, schema: str | None = None) -> T
         target = target_of(told, schema=schema)
     except ValueError:
         target = target_of("", schema=schema)
-    secrets = tuple(str(more[name]) for name in _SECRETS if more.get(name))
+    secrets = _hidden({name: str(value) for name, value in more.items() if value})
     return attrs.evolve(target, secrets=(*target.secrets, *secrets))
+
+
+def _hidden(told: dict[str, str]) -> tuple[str, ...]:
+    """Return the secrets among what libpq is told, the longest first: one may hold another.
+
+    One that is the name of the user, say, as well is none of them: that name is shown in any case,
+    and hidden wherever it stands it would tell that it opens something.
+    """
+    public = {value for name, value in told.items() if name not in _SECRETS}
+    secrets = {value for name in _SECRETS if (value := told.get(name))}
+    kept = {each for each in secrets - public if each not in _SCHEME}
+    return tuple(sorted(kept, key=len, reverse=True))
 
 
 def _without_ours(url: str) -> tuple[str, dict[str, str]]:
@@ -156,6 +179,6 @@ def _shown(told: dict[str, str], schema: str, *, prepare: bool) -> str:
         for each, value in rest.items()
     )
     return (
-        f"postgresql://{name}{'@' if name else ''}{places}"
+        f"{_SCHEME}{name}{'@' if name else ''}{places}"
         f"{f'/{database}' if database else ''}{f'?{query}' if query else ''}"
     )
