@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from cutting import Proxy
 from managing import await_event
@@ -18,7 +19,7 @@ from session_fsm import FencedError, Put, StoreUnavailableError
 from session_fsm.items import ItemWrites
 from session_fsm.stores import PostgresStore
 from session_fsm.stores.postgres_clock import DatabaseClock
-from session_fsm.stores.records import Work
+from session_fsm.stores.records import Taken, Work
 from session_fsm.testing.authors import Author, everything
 
 WORKER, START, TASK = Work("worker"), Work("start"), Work("task", "t")
@@ -470,6 +471,68 @@ def test_postgres_leases_a_lost_answer_loses_nothing_that_was_taken(
             proxy.refuse(refusing=False)
             heir.write("b", "touch")
             assert store.take_over("heir", 1, restarting=True) == ()
+
+
+@pytest.mark.parametrize("kind", ["items", "bury", "compact"])
+def test_postgres_leases_a_writer_that_was_paused_is_not_overtaken(
+    postgres: PostgresServer, opened: OpenStore, kind: str
+) -> None:
+    """Between the look at who writes and the write, nobody takes the session over."""
+    store, other = opened(), opened()
+    author = author_of(store)
+    other.enlist("heir")
+    author.write("a", "activate", *["touch"] * 5, claims=[WORKER])
+    checkpoint = author.shorter("a", keep=2)
+    if kind == "bury":
+        author.write("a", "terminate", "finish")
+    check = store._check_writer
+    taken: list[Taken] = []
+
+    def paused(link: Any, session_id: str | None = None) -> None:
+        check(link, session_id)
+        expire(postgres, store, "author")
+        taken.extend(other.take_over("heir", 9, restarting=True))
+
+    store._check_writer = paused  # type: ignore[method-assign]
+    writes: dict[str, Callable[[], object]] = {
+        "items": lambda: author.put("a", Put("files", "k", 1)),
+        "bury": lambda: author.bury("a"),
+        "compact": lambda: store.compact(checkpoint),
+    }
+    writes[kind]()
+    assert taken == []
+    assert len(other.take_over("heir", 9, restarting=True)) == (kind != "bury")
+
+
+@pytest.mark.parametrize("lands", [True, False])
+@pytest.mark.parametrize("newer", [None, b"newer"])
+def test_postgres_leases_a_lost_answer_overwrites_no_newer_mark(
+    postgres_url: str, lands: bool, newer: bytes | None
+) -> None:
+    """A mark whose answer was lost is set again only if nobody has changed it since."""
+    with (
+        closing(PostgresStore(postgres_url)) as store,
+        closing(PostgresStore(postgres_url)) as other,
+    ):
+        other.set_mark("m", b"before")
+        end, lost = store._connections._end, threading.Event()
+
+        def cut(link: Any) -> None:
+            if lost.is_set():
+                end(link)
+                return
+            lost.set()
+            if lands:
+                end(link)
+            link.close()
+            if newer is not None:
+                other.set_mark("m", newer)
+            raise psycopg.OperationalError("lost")
+
+        store._connections._end = cut  # type: ignore[method-assign]
+        store.set_mark("m", b"mine")
+        assert lost.is_set()
+        assert other.mark("m") == (newer or b"mine")
 
 
 # --- the clock -------------------------------------------------------------------------------
