@@ -17,9 +17,9 @@ import psycopg
 
 from session_fsm import SessionManager
 from session_fsm.stores.postgres import PostgresStore
-from session_fsm.stores.postgres_commit import _APPEND, _LIVES
+from session_fsm.stores.postgres_commit import _APPEND
 from session_fsm.stores.postgres_hints import Hints
-from session_fsm.stores.postgres_sql import Sql
+from session_fsm.stores.postgres_sql import LIVES, Sql
 
 from .postgres_subjects import noted
 from .subjects import there_and_back
@@ -80,7 +80,7 @@ FENCING: Final = Promise(
     name="fencing: lease and token in each statement",
     replaced=(
         ("token = %s::bigint AND", "%s::bigint IS NOT NULL AND"),
-        (_LIVES, "%s::text IS NOT NULL"),
+        (LIVES, "%s::text IS NOT NULL"),
     ),
 )
 HISTORY: Final = Promise(

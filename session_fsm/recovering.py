@@ -75,7 +75,8 @@ def recover(
         _recover_all(tally, in_hand, seen)
         while taken := core.store.take_over(owner_id, BATCH_SIZE, restarting=restarting):
             in_hand += taken
-            if not _recover_all(tally, in_hand, seen) or len(taken) < BATCH_SIZE:
+            # A store may give less at a time than there is, or again what was not recovered.
+            if not _recover_all(tally, in_hand, seen):
                 break
     finally:
         waiting.extend(in_hand)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from cutting import Proxy
 from managing import await_event
@@ -18,7 +19,7 @@ from session_fsm import FencedError, Put, StoreUnavailableError
 from session_fsm.items import ItemWrites
 from session_fsm.stores import PostgresStore
 from session_fsm.stores.postgres_clock import DatabaseClock
-from session_fsm.stores.records import Work
+from session_fsm.stores.records import Taken, Work
 from session_fsm.testing.authors import Author, everything
 
 WORKER, START, TASK = Work("worker"), Work("start"), Work("task", "t")
@@ -363,7 +364,7 @@ def test_postgres_leases_each_session_is_taken_once(
         found: list[str] = []
         while taken := store.take_over(name, 5, restarting=True):
             assert {each.holder_id for each in taken} == {name}
-            assert {each.attempts for each in taken} == {1}
+            assert all(each.attempts == (WORKER in each.work) for each in taken)
             found += dict.fromkeys(each.session_id for each in taken)
         return found
 
@@ -470,6 +471,143 @@ def test_postgres_leases_a_lost_answer_loses_nothing_that_was_taken(
             proxy.refuse(refusing=False)
             heir.write("b", "touch")
             assert store.take_over("heir", 1, restarting=True) == ()
+
+
+def test_postgres_leases_a_take_over_under_way_is_waited_for(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """A COMMIT that is slow, and whose connection is cut, is waited for: all it took is told."""
+    with Proxy(postgres.port) as proxy, ThreadPoolExecutor(1) as pool, ExitStack() as held:
+        url = postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        store = held.enter_context(closing(PostgresStore(url)))
+        dead = author_of(store, "dead")
+        for session_id in "ab":
+            dead.write(session_id, "activate", claims=[WORKER])
+        store.dismiss("dead")
+        heir = author_of(store, "heir")
+        gate = gated(postgres, store, held)
+        taking = pool.submit(store.take_over, "heir", 9, restarting=True)
+        await_waiting(postgres, 1, taking)
+        proxy.cut_all()
+        await_waiting(postgres, 2, taking)
+        gate.close()
+        taken = taking.result()
+        assert [(each.session_id, each.attempts) for each in taken] == [("a", 1), ("b", 1)]
+        heir.write("a", "touch")
+        assert store.take_over("heir", 9, restarting=True) == ()
+
+
+def test_postgres_leases_a_take_over_in_doubt_is_asked_for_again(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """What is not known to have been taken in time is asked for by each that takes over next."""
+    with Proxy(postgres.port) as proxy, ThreadPoolExecutor(1) as pool, ExitStack() as held:
+        url = postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        patience = {"statement_timeout_seconds": None, "retry_seconds": 0.2}
+        store = held.enter_context(closing(PostgresStore(url, **patience)))  # type: ignore[arg-type]
+        author_of(store, "dead").write("a", "activate", claims=[WORKER])
+        store.dismiss("dead")
+        store.enlist("heir")
+        gate = gated(postgres, store, held)
+        taking = pool.submit(store.take_over, "heir", 9, restarting=True)
+        await_waiting(postgres, 1, taking)
+        for _ in range(2):
+            proxy.refuse()
+            proxy.cut_all()
+            with pytest.raises(StoreUnavailableError):
+                taking.result()
+            proxy.refuse(refusing=False)
+            taking = pool.submit(store.take_over, "heir", 9, restarting=True)
+            await_waiting(postgres, 2, taking)
+        gate.close()
+        assert [each.session_id for each in taking.result()] == ["a"]
+
+
+def gated(postgres: PostgresServer, store: PostgresStore, held: ExitStack) -> Any:
+    """Have each COMMIT that changes an owner wait until what this returns is closed."""
+    schema = store._sql.quoted
+    postgres.execute(f"CREATE TABLE {schema}.gate (one int)")
+    postgres.execute(
+        f"CREATE FUNCTION {schema}.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" LOCK TABLE {schema}.gate IN ACCESS SHARE MODE; RETURN NULL; END $$"
+    )
+    postgres.execute(
+        f"CREATE CONSTRAINT TRIGGER slow AFTER UPDATE OF owner_id ON {schema}.session"
+        f" DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.wait()"
+    )
+    gate = held.enter_context(closing(postgres.connect()))
+    gate.autocommit = False
+    gate.execute(f"LOCK TABLE {schema}.gate".encode())
+    return gate
+
+
+def await_waiting(postgres: PostgresServer, count: int, taking: Future[Any]) -> None:
+    """Wait until so many at least wait for a lock in the server, while something is being done."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while postgres.execute(waits)[0][0] < count:
+        assert not taking.done(), taking.result()
+
+
+@pytest.mark.parametrize("kind", ["items", "bury", "compact"])
+def test_postgres_leases_a_writer_that_was_paused_is_not_overtaken(
+    postgres: PostgresServer, opened: OpenStore, kind: str
+) -> None:
+    """Between the look at who writes and the write, nobody takes the session over."""
+    store, other = opened(), opened()
+    author = author_of(store)
+    other.enlist("heir")
+    author.write("a", "activate", *["touch"] * 5, claims=[WORKER])
+    checkpoint = author.shorter("a", keep=2)
+    if kind == "bury":
+        author.write("a", "terminate", "finish")
+    check = store._check_writer
+    taken: list[Taken] = []
+
+    def paused(link: Any, session_id: str | None = None) -> None:
+        check(link, session_id)
+        expire(postgres, store, "author")
+        taken.extend(other.take_over("heir", 9, restarting=True))
+
+    store._check_writer = paused  # type: ignore[method-assign]
+    writes: dict[str, Callable[[], object]] = {
+        "items": lambda: author.put("a", Put("files", "k", 1)),
+        "bury": lambda: author.bury("a"),
+        "compact": lambda: store.compact(checkpoint),
+    }
+    writes[kind]()
+    assert taken == []
+    assert len(other.take_over("heir", 9, restarting=True)) == (kind != "bury")
+
+
+@pytest.mark.parametrize("lands", [True, False])
+@pytest.mark.parametrize("newer", [None, b"newer"])
+def test_postgres_leases_a_lost_answer_overwrites_no_newer_mark(
+    postgres_url: str, lands: bool, newer: bytes | None
+) -> None:
+    """A mark whose answer was lost is set again only if nobody has changed it since."""
+    with (
+        closing(PostgresStore(postgres_url)) as store,
+        closing(PostgresStore(postgres_url)) as other,
+    ):
+        other.set_mark("m", b"before")
+        end, lost = store._connections._end, threading.Event()
+
+        def cut(link: Any) -> None:
+            if lost.is_set():
+                end(link)
+                return
+            lost.set()
+            if lands:
+                end(link)
+            link.close()
+            if newer is not None:
+                other.set_mark("m", newer)
+            raise psycopg.OperationalError("lost")
+
+        store._connections._end = cut  # type: ignore[method-assign]
+        store.set_mark("m", b"mine")
+        assert lost.is_set()
+        assert other.mark("m") == (newer or b"mine")
 
 
 # --- the clock -------------------------------------------------------------------------------

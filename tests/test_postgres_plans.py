@@ -36,7 +36,10 @@ READS_EVERYTHING = {
     "postgres_tables._ALL",
 }
 
-AFTER_A_FAULT = {"postgres_commit._LANDED": ("one-0", "nothing")}
+AFTER_A_FAULT = {
+    "postgres_commit._LANDED": ("one-0", "nothing"),
+    "postgres_takeover._AWAIT": (["one-0", MIDDLE],),
+}
 """What is asked only where an answer was lost, and with what."""
 
 
@@ -144,6 +147,7 @@ def use(store: PostgresStore, number: int) -> None:
     store.give_back(taken)
     [taken] = store.take_over(other, 10, restarting=False)
     store.release(one, taken.work, other)
+    assert store.take_over(other, 10, restarting=True) == ()
     with store.batch():
         Author(store, other).write(two, "activate")
     store._leases.renew()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 from managing import START, Recorder, Worker, minutes, together, triggers
@@ -12,6 +13,7 @@ from managing import START, Recorder, Worker, minutes, together, triggers
 from session_fsm import (
     FencedError,
     RecoveryReport,
+    SchemaVersionError,
     Session,
     SessionConfig,
     SessionManager,
@@ -165,6 +167,62 @@ def test_takeover_is_counted_and_capped(fleet: Fleet) -> None:
     for number in (0, True, -1, "3"):
         with pytest.raises(ValueError, match="max_takeovers"):
             node.recover(max_takeovers=number)  # type: ignore[arg-type]
+
+
+def test_takeover_that_fails_is_no_death(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a node could not read a session, whoever can starts it anew."""
+    dead = fleet.node()
+    dead.create("a", config=configured("restart"), start=lambda _: Worker())
+    die(dead)
+    old, new = fleet.node(), fleet.node()
+    with monkeypatch.context() as patch:
+        fault = SchemaVersionError(found="9", supported="1")
+        patch.setattr(old.store, "load", Mock(side_effect=fault))
+        for _ in range(4):
+            report = old.recover(restart=lambda _: Worker(), max_takeovers=1)
+            assert [session_id for session_id, _ in report.failed] == ["a"]
+    report = new.recover(restart=lambda _: Worker(), max_takeovers=1)
+    assert report == RecoveryReport(restarted=("a",))
+
+
+def test_takeover_of_tasks_is_no_death_of_the_worker(fleet: Fleet) -> None:
+    """However many die that began tasks, the session and its worker go on."""
+    runner, heir = fleet.node(), fleet.node()
+    runner.create("a", config=configured("restart"), start=lambda _: Worker())
+    for number in range(3):
+        front = fleet.node()
+        front.begin_task("a", f"t{number}")
+        die(front)
+        report = heir.recover(restart=lambda _: Worker(), max_takeovers=1)
+        assert report.dropped_tasks == (f"t{number}",)
+    assert heir.get("a").status == "idle"
+    die(runner)
+    report = heir.recover(restart=lambda _: Worker(), max_takeovers=1)
+    assert report.restarted == ("a",)
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+def test_takeover_leaves_nothing_behind(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, fewer: bool
+) -> None:
+    """One call recovers every session, however much each has, and however few a store gives."""
+    dead, heir = fleet.node(), fleet.node()
+    ids = tuple(f"s{number}" for number in range(9))
+    for session_id in ids:
+        dead.create(session_id)
+        for task in "tuvw":
+            dead.begin_task(session_id, task)
+    die(dead)
+    monkeypatch.setattr("session_fsm.recovering.BATCH_SIZE", 4)
+    if fewer:
+        take_over = heir.store.take_over
+        monkeypatch.setattr(
+            heir.store,
+            "take_over",
+            lambda owner_id, _, restarting: take_over(owner_id, 2, restarting=restarting),
+        )
+    assert heir.recover().released == ids
+    assert heir.store.abandoned() == ()
 
 
 def test_takeover_leaves_the_dead_without_a_word(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from .memory_items import Undo
-from .records import LATELY_SECONDS, Abandoned, Commit, Taken, Work
+from .records import LATELY_SECONDS, OWNING, Abandoned, Commit, Taken, Work
 
 _WORKER = Work("worker")
 _LATELY: Final = timedelta(seconds=LATELY_SECONDS)
@@ -34,7 +34,7 @@ class MemoryWork:
     def __init__(self, is_alive: Callable[[str], bool]) -> None:
         self._is_alive = is_alive
         self._claims: dict[str, dict[Work, _Claim]] = {}
-        self._takings: dict[str, tuple[int, datetime]] = {}
+        self._takings: dict[str, tuple[int, datetime | None]] = {}
 
     def of(self, session_id: str, owner_id: str | None = None) -> tuple[Work, ...]:
         """Return what is claimed in a session, by one owner or by all."""
@@ -81,9 +81,11 @@ class MemoryWork:
     def take_over(self, session_id: str, owner_id: str, at: datetime) -> tuple[Taken, ...]:
         """Give what dead owners left in a session to a living one, and count that."""
         left = self.abandoned(session_id)
-        attempts, last = self._takings.get(session_id, (0, at))
-        attempts = attempts + 1 if at - last < _LATELY else 1
-        self._takings[session_id] = attempts, at
+        attempts, last = self._takings.get(session_id, (0, None))
+        attempts = attempts + 1 if last is not None and at - last < _LATELY else 1
+        counted = {each.owner_id for each in left if any(one.kind in OWNING for one in each.work)}
+        if counted:
+            self._takings[session_id] = attempts, at
         self._claims[session_id].update(
             (work, _Claim(owner_id)) for each in left for work in each.work
         )
@@ -93,7 +95,8 @@ class MemoryWork:
                 owner_id=each.owner_id,
                 work=each.work,
                 holder_id=owner_id,
-                attempts=attempts,
+                attempts=attempts if each.owner_id in counted else 0,
+                last_taken_at=last,
             )
             for each in left
         )
@@ -101,9 +104,21 @@ class MemoryWork:
     def give_back(self, taken: Taken) -> None:
         """Let what was taken over be the dead owner's again, unless somebody has done it."""
         claims = self._claims.get(taken.session_id, {})
-        for work in taken.work:
-            if work in claims and claims[work].owner_id == taken.holder_id:
-                claims[work] = _Claim(taken.owner_id)
+        given = [
+            work
+            for work in taken.work
+            if work in claims and claims[work].owner_id == taken.holder_id
+        ]
+        for work in given:
+            claims[work] = _Claim(taken.owner_id)
+        owned = (work for work, claim in claims.items() if claim.owner_id == taken.holder_id)
+        # It was no death that nobody could deal with what was left.
+        if (
+            taken.attempts
+            and any(work.kind in OWNING for work in given)
+            and not any(work.kind in OWNING for work in owned)
+        ):
+            self._takings[taken.session_id] = taken.attempts - 1, taken.last_taken_at
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         """Return the sessions whose workers an owner is to stop."""

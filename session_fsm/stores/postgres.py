@@ -25,8 +25,7 @@ from .postgres_links import MAX_CONNECTIONS, Connection
 from .postgres_owning import PostgresOwning, Tokens
 from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
-from .postgres_retrying import never
-from .postgres_sql import known
+from .postgres_sql import HOLD, known
 from .postgres_tables import PostgresTables
 from .postgres_tending import Tending
 from .postgres_traffic import traffic_of
@@ -48,8 +47,8 @@ _LANDED: Final = (
     " coalesce((SELECT revision FROM {s}.session_event WHERE session_id = %(id)s::text"
     " ORDER BY revision DESC LIMIT 1), 0)"
 )
-_HOLD: Final = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
 _MARK: Final = "SELECT body FROM {s}.mark WHERE name = %s::text"
+_MARK_NOW: Final = f"{_MARK} FOR UPDATE"
 _SET_MARK: Final = (
     "INSERT INTO {s}.mark (name, body) VALUES (%s::text, %s::bytea)"
     " ON CONFLICT (name) DO UPDATE SET body = excluded.body"
@@ -194,7 +193,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         session_id = commit.session_id
         origin = carried_over(commit, tail_of(link, self._sql, session_id)[0])
         if origin is not None:
-            if link.execute(self._sql(_HOLD), (session_id,)).fetchone() is not None:
+            if link.execute(self._sql(HOLD), (session_id,)).fetchone() is not None:
                 raise SessionExistsError(session_id=session_id)
             leave_only(link, self._sql, origin)
 
@@ -230,8 +229,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         event = tombstone.event
 
         def work(link: Connection) -> None:
-            self._check_writer(link, session_id)
-            bury(link, self._sql, session_id, revision, tombstone)
+            admit = partial(self._check_writer, link, session_id)
+            bury(link, self._sql, admit, revision, tombstone)
 
         def landed(link: Connection) -> bool:
             return tail_of(link, self._sql, session_id) == (event.revision, event.digest)
@@ -242,8 +241,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         sealed = checkpoint.sealed(None)
 
         def work(link: Connection) -> int:
-            self._check_writer(link, checkpoint.event.session_id)
-            return compact(link, self._sql, checkpoint, sealed)
+            admit = partial(self._check_writer, link, checkpoint.event.session_id)
+            return compact(link, self._sql, admit, checkpoint, sealed)
 
         return self._connections.write(work)
 
@@ -271,17 +270,25 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         return rows[0][0] if rows else None
 
     def set_mark(self, name: str, body: bytes) -> None:
-        self._change(_SET_MARK, (name, body))
+        self._change(_SET_MARK, name, body)
 
     def drop_mark(self, name: str) -> None:
-        self._change(_DROP_MARK, (known(name),))
+        self._change(_DROP_MARK, known(name))
 
-    def _change(self, text: str, told: tuple[Any, ...]) -> None:
+    def _change(self, text: str, name: str, *body: bytes) -> None:
+        before: Any = None
+
+        def now(link: Connection) -> Any:
+            return link.execute(self._sql(_MARK_NOW), (known(name),), binary=True).fetchone()
+
         def work(link: Connection) -> None:
+            nonlocal before
+            before = now(link)
             self._check_writer(link)
-            link.execute(self._sql(text), told)
+            link.execute(self._sql(text), (name, *body))
 
-        self._connections.write(work, landed=never)
+        # Whether it was this that has changed it or others, who came later: it is not done again.
+        self._connections.write(work, landed=lambda link: now(link) != before)
 
     def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
         return tuple(

@@ -2,8 +2,11 @@
 
 A step changes the session, appends its event, and moves work, in one statement; it does nothing at
 all unless the session is at the expected revision, the owner lives by the server's clock, and the
-token, if one is stated, is the session's. A commit that lost needs no undoing, so that commits of
-many sessions go to the server together; and one that is sent twice lands once.
+token, if one is stated, is the session's. The token and the revision are those of the moment of the
+change; the owner lives as of the moment at which the server begins with the statement, so that one
+that waits for a lock may land later than that, by the time-out of a statement at most, unless its
+session was moved or has a new owner by then. A commit that lost needs no undoing, so that commits
+of many sessions go to the server together; and one that is sent twice lands once.
 """
 
 from __future__ import annotations
@@ -24,22 +27,16 @@ from ..lifecycle import Lifecycle
 from ..serialization import dumps
 from ..state import SessionState
 from .postgres_links import Connection
-from .postgres_sql import Sql
-from .records import Commit, StoredStep, Work, carried_over, ended_at
+from .postgres_sql import LIVES, Sql
+from .records import OWNING, Commit, StoredStep, Work, carried_over, ended_at
 
-OWNING: Final = ("start", "worker")
-"""Kinds of work of which a session has one at a time; whoever has it owns the session."""
-
-_LIVES: Final = (
-    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
-)
 _CREATE: Final = (
     "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"  # noqa: S608
     " digest, recovery, lifecycle, session_id, revision, owner_id, token)"
     " SELECT %s::text, %s::timestamptz, %s::timestamptz, %s::bytea, %s::text, %s::text, %s::text,"
     " %s::text, %s::bigint, {owner} WHERE COALESCE((SELECT revision FROM {s}.session_event"
     " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0) = %s::bigint AND "
-    + _LIVES
+    + LIVES
     + " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id)"
 )
 _MOVE: Final = (
@@ -49,8 +46,8 @@ _MOVE: Final = (
     " WHERE session_id = %s::text AND revision = %s::bigint AND {when}"
     " RETURNING session_id, token, owner_id)"
 )
-_FIRST: Final = _LIVES
-_FENCED: Final = f"token = %s::bigint AND {_LIVES}"
+_FIRST: Final = LIVES
+_FENCED: Final = f"token = %s::bigint AND {LIVES}"
 # Nobody else can have come between two steps; but the first of them may not have been made.
 _NEXT: Final = (
     "EXISTS (SELECT 1 FROM {s}.session_event WHERE session_id = %s::text"
@@ -90,7 +87,7 @@ _LETS_GO: Final = (
 _REASON: Final = (
     "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"  # noqa: S608
     " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), "
-    + _LIVES
+    + LIVES
     + " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %s::text"
 )
 _LANDED: Final = (

@@ -8,6 +8,7 @@ The last operation that wrote is kept with the version: an answer that was lost 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import (
@@ -103,11 +104,24 @@ class ItemWriter:
         self.is_overtaken = False
         self.written: tuple[Written, ...] = ()
 
-    def make(self, link: Connection, sql: Sql, expected_revision: int) -> None:
+    def make(
+        self,
+        link: Connection,
+        sql: Sql,
+        expected_revision: int,
+        admit: Callable[[], None] | None = None,
+    ) -> None:
         """Make the writes, in a transaction, if the session is at a revision.
 
         It may be called again, once what it did was undone, or is in doubt. An attempt that is not
         over yet has the session's row locked: it is over once this one has the lock.
+
+        Args:
+            link: In that transaction.
+            sql: Formats statements.
+            expected_revision: The revision.
+            admit: Refuses a writer that may not write, once nobody else can take the session over;
+                None: whoever writes is looked at behind this, in the same transaction.
 
         Raises:
             SessionNotFoundError: The session is not there.
@@ -128,6 +142,8 @@ class ItemWriter:
                 problem = "an answer was lost, and others have written since"
                 raise StoreUnavailableError(problem=problem, operation_id=self._operation_id)
             self.in_doubt = False
+        if admit is not None:
+            admit()
         self._check(held, expected_revision)
         self._before = last
         self._version = 0 if last is None else last[0]

@@ -8,13 +8,12 @@ from functools import partial
 from typing import Final
 
 from ..errors import FencedError, StoreUnavailableError
-from .postgres_commit import OWNING
 from .postgres_connection import Connections
 from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
 from .postgres_retrying import never
-from .postgres_sql import Sql, known
+from .postgres_sql import HOLD, LIVES, Sql, known
 from .postgres_takeover import (
     KINDS,
     TakeOver,
@@ -22,7 +21,7 @@ from .postgres_takeover import (
     give_back,
     left_by_the_dead,
 )
-from .records import Abandoned, Taken, Work
+from .records import OWNING, Abandoned, Taken, Work
 
 _WORK: Final = "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
 _WORK_OF: Final = (
@@ -32,10 +31,7 @@ _WORK_OF: Final = (
 _TO_STOP: Final = (
     "SELECT session_id FROM {s}.work WHERE owner_id = %s::text AND stop ORDER BY session_id"
 )
-_ALIVE: Final = (
-    "SELECT EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text"
-    " AND expires_at > clock_timestamp())"
-)
+_ALIVE: Final = f"SELECT {LIVES}"
 _RELEASE: Final = (
     "DELETE FROM {s}.work WHERE session_id = %s::text AND owner_id = %s::text"
     " AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
@@ -43,10 +39,9 @@ _RELEASE: Final = (
 _DISOWN: Final = (
     "UPDATE {s}.session SET owner_id = NULL WHERE session_id = %s::text AND owner_id = %s::text"
     " AND NOT EXISTS (SELECT 1 FROM {s}.work WHERE work.session_id = session.session_id"
-    " AND kind IN ('start', 'worker') AND work.owner_id = session.owner_id)"
+    " AND kind = ANY(%s::text[]) AND work.owner_id = session.owner_id)"
 )
 _TOKEN: Final = "SELECT token FROM {s}.session WHERE session_id = %s::text"  # noqa: S105 - SQL
-_HOLD: Final = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
 
 
 class Tokens:
@@ -156,7 +151,7 @@ class PostgresOwning(PostgresReading):
                 self._doubtful.append((owner_id, *result))
             raise
         self._keep_tokens(owner_id, result[1])
-        if len({each.session_id for each in taken}) < limit:
+        if not taken:
             self._connections.write(lambda link: forget_the_dead(link, self._sql), landed=never)
         return taken
 
@@ -188,10 +183,10 @@ class PostgresOwning(PostgresReading):
         told = (session_id, owner_id, [each.kind for each in gone], [each.item for each in gone])
 
         def let_go(link: Connection) -> None:
+            link.execute(self._sql(HOLD), (session_id,))
             self._check_writer(link)
-            link.execute(self._sql(_HOLD), (session_id,))
             if link.execute(self._sql(_RELEASE), told).rowcount:
-                link.execute(self._sql(_DISOWN), (session_id, owner_id))
+                link.execute(self._sql(_DISOWN), (session_id, owner_id, list(OWNING)))
 
         if gone and known(session_id):
             self._connections.write(let_go, landed=never)
@@ -202,7 +197,8 @@ class PostgresOwning(PostgresReading):
         """Accept this store as one that may write, in the transaction that writes.
 
         Args:
-            link: In that transaction.
+            link: In that transaction, which has locked the session: so nobody takes it over between
+                this and what is written.
             session_id: What is written to; None: nothing that belongs to one session.
 
         Raises:

@@ -19,7 +19,7 @@ from ..session import SessionEvent
 from .abc import SessionStore
 from .postgres_connection import Connections
 from .postgres_feed import fed, read_feed
-from .postgres_sql import known
+from .postgres_sql import TAIL, known
 from .records import Fed, Stored
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,6 @@ _PAGE: Final = (
 _ENDED: Final = (
     f"SELECT {_FIELDS} FROM {{s}}.session WHERE lifecycle = %s::text AND ended_at IS NOT NULL"  # noqa: S608
     " AND ended_at < %s::timestamptz ORDER BY ended_at, session_id LIMIT %s"
-)
-_TAIL: Final = (
-    "SELECT revision, digest FROM {s}.session_event WHERE session_id = %s::text"
-    " ORDER BY revision DESC LIMIT 1"
 )
 _HISTORY: Final = (
     "SELECT revision, body, digest FROM {s}.session_checkpoint WHERE session_id = %(id)s::text"
@@ -111,7 +107,7 @@ class PostgresReading(SessionStore):
         return Stored(state, revision, digest)
 
     def tail(self, session_id: str) -> tuple[int, str]:
-        rows = self._rows(_TAIL, (known(session_id),))
+        rows = self._rows(TAIL, (known(session_id),))
         return (rows[0][0], rows[0][1]) if rows else (0, NO_DIGEST)
 
     def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..compaction import Checkpoint
 from ..errors import RevisionConflictError, SessionNotFoundError
 from ..history import NO_DIGEST, Sealed
 from .postgres_feed import LOCK, note_removed
-from .postgres_sql import Sql, known
+from .postgres_sql import TAIL, Sql, known
 
 if TYPE_CHECKING:
     from .postgres_links import Connection
 
-TAIL: Final = (
-    "SELECT revision, digest FROM {s}.session_event"
-    " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1"
-)
 _HOLD: Final = "SELECT revision FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
 _APPEND: Final = (
     "INSERT INTO {s}.session_event (session_id, revision, at, body, digest, operation_id)"
@@ -43,29 +40,42 @@ def tail_of(link: Connection, sql: Sql, session_id: str) -> tuple[int, str]:
     return (0, NO_DIGEST) if row is None else (row[0], row[1])
 
 
-def _hold(link: Connection, sql: Sql, session_id: str) -> int:
+def _hold(link: Connection, sql: Sql, session_id: str, admit: Callable[[], None]) -> int:
     """Keep others from moving a session until the transaction ends; returns its revision.
 
     The feed comes first, as with everybody who needs both: so nobody waits for each other.
+
+    Whoever writes is looked at behind the locks: what is found then lasts as long as they do.
 
     Raises:
         SessionNotFoundError: The session is not there.
     """
     link.execute(sql(LOCK))
     row = link.execute(sql(_HOLD), (known(session_id),)).fetchone()
+    admit()
     if row is None:
         raise SessionNotFoundError(session_id=session_id)
     return int(row[0])
 
 
-def bury(link: Connection, sql: Sql, session_id: str, revision: int, tombstone: Sealed) -> None:
+def bury(
+    link: Connection, sql: Sql, admit: Callable[[], None], revision: int, tombstone: Sealed
+) -> None:
     """Remove a final session, its events and tables; in a transaction.
+
+    Args:
+        link: In that transaction.
+        sql: Formats statements.
+        admit: Refuses a writer that may not, once nobody else moves the session.
+        revision: Where the session is.
+        tombstone: What is left of it.
 
     Raises:
         SessionNotFoundError: The session is not there.
         RevisionConflictError: The stored revision is not this one.
     """
-    found = _hold(link, sql, session_id)
+    session_id = tombstone.event.session_id
+    found = _hold(link, sql, session_id, admit)
     if found != revision:
         raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
     link.execute(sql(_REMOVE_SESSION), (session_id,))
@@ -82,15 +92,24 @@ def leave_only(link: Connection, sql: Sql, tombstone: Sealed) -> None:
     link.execute(sql(_APPEND), row)
 
 
-def compact(link: Connection, sql: Sql, checkpoint: Checkpoint, sealed: Sealed) -> int:
+def compact(
+    link: Connection, sql: Sql, admit: Callable[[], None], checkpoint: Checkpoint, sealed: Sealed
+) -> int:
     """Put a checkpoint in the place of events, in a transaction; returns how many were replaced.
+
+    Args:
+        link: In that transaction.
+        sql: Formats statements.
+        admit: Refuses a writer that may not, once nobody else moves the session.
+        checkpoint: The checkpoint.
+        sealed: The same, as it is stored.
 
     Raises:
         SessionNotFoundError: The session is not there.
         RevisionConflictError: The event of that revision is not there, is another, or the last.
     """
     session_id, revision = checkpoint.event.session_id, checkpoint.event.revision
-    found = _hold(link, sql, session_id)
+    found = _hold(link, sql, session_id, admit)
     last = link.execute(sql(_DIGEST), (session_id, revision)).fetchone()
     if last != (checkpoint.last_digest,) or found == revision:
         raise RevisionConflictError(session_id=session_id, expected=revision, found=found)

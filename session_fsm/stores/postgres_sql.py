@@ -14,6 +14,18 @@ DEFAULT_SCHEMA: Final = "session_fsm"
 MAX_NAME_BYTES: Final = 63
 """Longest name that PostgreSQL keeps whole."""
 
+LIVES: Final = (
+    "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
+)
+"""Whether an owner lives; it is told which."""
+HOLD: Final = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
+"""Keeps others from moving or taking over a session until the transaction ends."""
+TAIL: Final = (
+    "SELECT revision, digest FROM {s}.session_event WHERE session_id = %s::text"
+    " ORDER BY revision DESC LIMIT 1"
+)
+"""The last event of an id."""
+
 
 class Sql:
     """The statements of one schema: called with a text, it returns it as psycopg takes it.

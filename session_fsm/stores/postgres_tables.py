@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import (
@@ -64,7 +65,7 @@ class PostgresTables(SessionStore):
         """Accept this store as one that may write, in the transaction that writes.
 
         Args:
-            link: In that transaction.
+            link: In that transaction, which has locked the session.
             session_id: What is written to; None: nothing that belongs to one session.
 
         Raises:
@@ -111,8 +112,8 @@ class PostgresTables(SessionStore):
         maker = ItemWriter(session_id, self.lifecycle.name, writes, operation_id)
 
         def work(link: Connection) -> None:
-            self._check_writer(link, session_id)
-            maker.make(link, connections.sql, expected_revision)
+            admit = partial(self._check_writer, link, session_id)
+            maker.make(link, connections.sql, expected_revision, admit)
 
         patience = connections.patience()
         while True:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from .postgres_commit import OWNING
 from .postgres_links import Connection
-from .postgres_sql import Sql
-from .records import LATELY_SECONDS, Abandoned, Taken, Work, WorkKind
+from .postgres_sql import HOLD, Sql
+from .records import LATELY_SECONDS, OWNING, Abandoned, Taken, Work, WorkKind
 
 KINDS: Final[dict[str, WorkKind]] = {
     "task": "task",
@@ -46,15 +46,21 @@ _LIVING: Final = (
     "SELECT owner_id FROM {s}.owner WHERE owner_id = ANY(%s::text[])"
     " AND expires_at > clock_timestamp()"
 )
-# Whoever comes meanwhile passes over what is locked: so each has its own share.
+# Whoever comes meanwhile passes over what is locked: so each has its own share. A session has a row
+# for each piece of work, and counts once.
 _PICK: Final = (
-    "SELECT session.session_id FROM {s}.work"
-    " JOIN {s}.session ON session.session_id = work.session_id"
-    " WHERE work.owner_id = %(owner)s::text AND session.lifecycle = %(lifecycle)s::text"
+    "SELECT session.session_id FROM"
+    " (SELECT DISTINCT session_id FROM {s}.work WHERE owner_id = %(owner)s::text) AS left_in"
+    " JOIN {s}.session ON session.session_id = left_in.session_id"
+    " WHERE session.lifecycle = %(lifecycle)s::text"
     " AND (%(restarting)s::boolean OR session.recovery <> 'restart' OR NOT EXISTS"
     " (SELECT 1 FROM {s}.work AS run WHERE run.session_id = session.session_id"
     " AND run.kind = 'worker' AND run.owner_id = ANY(%(dead)s::text[])))"
-    " ORDER BY work.session_id LIMIT %(limit)s FOR UPDATE OF session SKIP LOCKED"
+    " ORDER BY left_in.session_id LIMIT %(limit)s FOR UPDATE OF session SKIP LOCKED"
+)
+# Where whoever took them is not done yet, this waits until it is known what came of that.
+_AWAIT: Final = (
+    "SELECT 1 FROM {s}.session WHERE session_id = ANY(%s::text[]) ORDER BY session_id FOR UPDATE"
 )
 _WORK: Final = (
     "SELECT session_id, owner_id, kind, item FROM {s}.work"
@@ -65,23 +71,24 @@ _MOVE: Final = (
     "UPDATE {s}.work SET owner_id = %s::text"
     " WHERE session_id = ANY(%s::text[]) AND owner_id = ANY(%s::text[])"
 )
-# Only what makes an owner changes hands with a new token: a task may be one of a session that
-# another node, which lives, runs.
+# Only what makes an owner changes hands with a new token, and is counted: a task may be one of a
+# session that another node, which lives, runs.
 _TAKE: Final = (
-    "UPDATE {s}.session SET"
-    " owner_id = CASE WHEN session_id = ANY(%(owned)s::text[]) THEN %(taker)s::text"
-    " ELSE owner_id END,"
-    " token = token + CASE WHEN session_id = ANY(%(owned)s::text[]) THEN 1 ELSE 0 END,"
-    " attempts = CASE WHEN taken_at > clock_timestamp() - %(counted)s::interval"
-    " THEN attempts + 1 ELSE 1 END, taken_at = clock_timestamp()"
-    " WHERE session_id = ANY(%(ids)s::text[]) RETURNING session_id, token, attempts"
+    "UPDATE {s}.session SET owner_id = %(taker)s::text, token = session.token + 1,"
+    " attempts = CASE WHEN session.taken_at > clock_timestamp() - %(counted)s::interval"
+    " THEN session.attempts + 1 ELSE 1 END, taken_at = clock_timestamp()"
+    " FROM (SELECT session_id, taken_at FROM {s}.session"
+    " WHERE session_id = ANY(%(owned)s::text[])) AS before"
+    " WHERE session.session_id = before.session_id RETURNING session.session_id, session.token,"
+    " session.attempts, before.taken_at AT TIME ZONE 'UTC'"
 )
 _GIVE_WORK: Final = (
     "UPDATE {s}.work SET owner_id = %s::text WHERE session_id = %s::text"
     " AND owner_id = %s::text AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
 )
 _GIVE_SESSION: Final = (
-    "UPDATE {s}.session SET owner_id = %s::text WHERE session_id = %s::text AND owner_id = %s::text"
+    "UPDATE {s}.session SET owner_id = %s::text, attempts = %s::int, taken_at = %s::timestamptz"
+    " WHERE session_id = %s::text AND owner_id = %s::text"
     " AND NOT EXISTS (SELECT 1 FROM {s}.work WHERE work.session_id = session.session_id"
     " AND work.kind = ANY(%s::text[]) AND work.owner_id = session.owner_id)"
 )
@@ -155,22 +162,31 @@ class TakeOver:
         work = _by_session(link.execute(sql(_WORK), (ids, dead)))
         link.execute(sql(_MOVE), (owner_id, ids, dead))
         owned = sorted({key[0] for key, some in work if any(each.kind in OWNING for each in some)})
-        told = {"owned": owned, "taker": owner_id, "ids": sorted({key[0] for key, _ in work})}
         counted = f"{LATELY_SECONDS:g} seconds"
-        rows = link.execute(sql(_TAKE), {**told, "counted": counted}).fetchall()
-        attempts = {session_id: count for session_id, _, count in rows}
-        tokens = {session_id: token for session_id, token, _ in rows if session_id in owned}
-        taken = tuple(
-            Taken(
-                session_id=session_id,
-                owner_id=dead_id,
-                work=some,
-                holder_id=owner_id,
-                attempts=attempts[session_id],
-            )
-            for (session_id, dead_id), some in work
+        told = {"owned": owned, "taker": owner_id, "counted": counted}
+        rows = link.execute(sql(_TAKE), told, binary=True).fetchall() if owned else []
+        counts = {session_id: (count, before) for session_id, _, count, before in rows}
+        tokens = {session_id: token for session_id, token, _, _ in rows}
+        return tuple(self._taken(*key, some, counts) for key, some in work), tokens
+
+    def _taken(
+        self,
+        session_id: str,
+        dead_id: str,
+        work: tuple[Work, ...],
+        counts: dict[str, tuple[int, datetime | None]],
+    ) -> Taken:
+        attempts, before = 0, None
+        if any(each.kind in OWNING for each in work):
+            attempts, before = counts[session_id]
+        return Taken(
+            session_id=session_id,
+            owner_id=dead_id,
+            work=work,
+            holder_id=self._owner_id,
+            attempts=attempts,
+            last_taken_at=None if before is None else before.replace(tzinfo=UTC),
         )
-        return taken, tokens
 
     def _dead(self, link: Connection) -> list[str]:
         dead = _names(link.execute(self._sql(_OWNERS)))
@@ -191,14 +207,18 @@ class TakeOver:
                 "restarting": self._restarting,
                 "dead": dead,
             }
-            # A session has a row for each piece of work: the same may come more than once.
+            # One of several dead owners comes once for each.
             rows = link.execute(self._sql(_PICK), {**told, "limit": limit})
             ids.update(dict.fromkeys(_names(rows)))
         return list(ids)[:limit]
 
     def has_landed(self, link: Connection, taken: tuple[Taken, ...]) -> bool:
-        """Tell whether what `make` returned was taken for good; asked where an answer was lost."""
+        """Tell whether what `make` returned was taken for good; asked where an answer was lost.
+
+        The transaction may still be committing: it has the sessions locked, and is waited for.
+        """
         ids = sorted({each.session_id for each in taken})
+        link.execute(self._sql(_AWAIT), (ids,))
         work = _by_session(link.execute(self._sql(_WORK), (ids, [self._owner_id])))
         have = {(session_id, each) for (session_id, _), some in work for each in some}
         return bool(taken) and all(
@@ -214,10 +234,11 @@ def forget_the_dead(link: Connection, sql: Sql) -> None:
 def give_back(link: Connection, sql: Sql, taken: Taken) -> None:
     """Have work be the dead owner's again, in a transaction, unless it was done meanwhile."""
     session_id, holder_id = taken.session_id, taken.holder_id
-    lock = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
-    link.execute(sql(lock), (session_id,))
+    link.execute(sql(HOLD), (session_id,))
     kinds, items = [work.kind for work in taken.work], [work.item for work in taken.work]
     given = link.execute(sql(_GIVE_WORK), (taken.owner_id, session_id, holder_id, kinds, items))
     if given.rowcount and any(kind in OWNING for kind in kinds):
-        told = (taken.owner_id, session_id, holder_id, list(OWNING))
+        # It was no death that nobody could deal with what was left.
+        before = (taken.owner_id, taken.attempts - 1, taken.last_taken_at)
+        told = (*before, session_id, holder_id, list(OWNING))
         link.execute(sql(_GIVE_SESSION), told)

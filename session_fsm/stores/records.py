@@ -16,6 +16,8 @@ from ..state import SessionState
 
 WorkKind = Literal["task", "start", "stop", "worker"]
 
+OWNING: Final = ("start", "worker")
+"""Kinds of work of which a session has one at a time; whoever has it owns the session."""
 LATELY_SECONDS: Final = 3600.0
 """A session that was not taken over for as long begins to be counted anew."""
 
@@ -211,7 +213,9 @@ class Taken:
         work: What it left.
         holder_id: In whose name the work stands now: of whoever took it over, or still of the dead
             one, where the store leaves that to the next commit.
-        attempts: How often the session was taken over lately, this time included; 0: not counted.
+        attempts: How often the session was taken over lately from whoever ran its worker or its
+            start, this time included; 0: not counted, as where only other work was left.
+        last_taken_at: When it was counted last before this time, however long ago; None: never.
     """
 
     session_id: str
@@ -219,6 +223,7 @@ class Taken:
     work: tuple[Work, ...]
     holder_id: str
     attempts: int = 0
+    last_taken_at: datetime | None = None
 
 
 @attrs.frozen

@@ -114,6 +114,66 @@ class TakingRules(StoreRules):
             assert [each.session_id for each in taken] == ["a", "b", "c"]
             assert {(each.owner_id, each.attempts) for each in taken} == {(dead, number)}
 
+    def test_store_counts_no_take_over_that_came_to_nothing(self, store: SessionStore) -> None:
+        """What is given back was not taken: neither its count nor its time is kept."""
+        one, two = self.author(store, "one"), self.author(store, "two")
+        self.author(store, "three")
+        one.write("a", "activate", claims=[WORKER])
+        store.dismiss("one")
+        for _ in range(3):
+            taken = store.take_over("two", MANY, restarting=True)
+            if not gives(store, taken, "two"):
+                return
+            assert [(each.owner_id, each.attempts) for each in taken] == [("one", 1)]
+            store.give_back(taken[0])
+        store.take_over("two", MANY, restarting=True)
+        two.write("a", "touch")
+        store.dismiss("two")
+        for _ in range(2):
+            [taken_again] = store.take_over("three", MANY, restarting=True)
+            assert (taken_again.owner_id, taken_again.attempts) == ("two", 2)
+            store.give_back(taken_again)
+
+    def test_store_counts_the_deaths_of_who_ran_a_worker(self, store: SessionStore) -> None:
+        """A task that somebody dead left says nothing of the session: it is not counted."""
+        runner = self.author(store, "runner")
+        self.author(store, "heir")
+        runner.write("a", "activate", claims=[WORKER])
+        taken: tuple[Taken, ...] = ()
+        for number in range(3):
+            front = self.author(store, f"front {number}")
+            front.write("a", "touch", claims=[Work("task", f"t{number}")])
+            store.dismiss(front.name)
+            taken = store.take_over("heir", MANY, restarting=True)
+            assert [each.attempts for each in taken if each.owner_id == front.name] == [0]
+        if not gives(store, taken, "heir"):
+            return
+        front = self.author(store, "front")
+        front.write("a", "touch", claims=[TASK])
+        store.dismiss("front")
+        store.dismiss("runner")
+        taken = store.take_over("heir", MANY, restarting=True)
+        assert {each.owner_id: each.attempts for each in taken} == {"front": 0, "runner": 1}
+
+    def test_store_limits_sessions_and_not_their_work(self, store: SessionStore) -> None:
+        """However much work a session has, as many sessions are taken as were asked for."""
+        one = self.author(store, "one")
+        self.author(store, "heir")
+        ids = [f"s{number}" for number in range(7)]
+        for session_id in ids:
+            tasks = [Work("task", f"t{number}") for number in range(5)]
+            one.write(session_id, "activate", claims=tasks)
+        store.dismiss("one")
+        found: list[str] = []
+        for expected in (3, 3, 1, 0):
+            taken = store.take_over("heir", 3, restarting=True)
+            if not gives(store, taken, "heir"):
+                return
+            assert len(taken) == expected
+            assert all(len(each.work) == 5 for each in taken)
+            found += [each.session_id for each in taken]
+        assert found == ids
+
     def test_store_takes_back_what_nobody_can_deal_with(self, store: SessionStore) -> None:
         """Work that is given back is the dead owner's again, and the next one gets it."""
         one, heir = self.author(store, "one"), self.author(store, "heir")
