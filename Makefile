@@ -20,8 +20,8 @@ unexport PYTHONPATH PYTHONHOME
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test check check-rest format format-check lint types doctest diagrams drift \
-	conformance crash linear cluster soak fuzz bench bench-core bench-postgres bench-scale \
-	bench-supervised profile test-all test-lowest wheel clean
+	conformance crash linear cluster simulate soak fuzz bench bench-core bench-postgres \
+	bench-scale bench-supervised profile test-all test-lowest wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -135,6 +135,12 @@ linear: .venv/for-tests  ## eight processes, one file, one minute; LINEAR='--sec
 
 cluster: .venv/for-tests  ## four processes on one PostgreSQL, killed, paused, cut off; CLUSTER='--seconds 9' for less
 	$(BIN)/python -W error tests/cluster.py $(CLUSTER)
+
+# SEED replays one of them, and tells its story: `make simulate SEED=7`.
+SEEDS ?= 100000
+simulate: .venv/for-tests  ## nodes, clocks, network and crashes under 100,000 seeds; SEED=7 replays one
+	$(BIN)/python -W error tests/simulation.py \
+		$(if $(filter command line environment,$(origin SEED)),--seed $(SEED),--seeds $(SEEDS))
 
 soak: .venv/for-tests  ## two minutes of sessions that go wrong in every way; SOAK='--seconds 600' for more
 	$(BIN)/python -W error tests/soak.py $(SOAK)

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from . import postgres_scale, postgres_server
+from . import postgres_costs, postgres_scale, postgres_server
 from .measuring import (
     EXIT_NOT_DURABLE,
     NotDurableError,
@@ -27,6 +27,7 @@ from .measuring import (
 )
 from .postgres_floor import PostgresFloor, PostgresFloorAtOnce, PostgresFloorUnsynced
 from .postgres_processes import Kind, Shape, Together, measure
+from .postgres_promises import lacking
 from .postgres_subjects import (
     PostgresAdk,
     PostgresAdkPsycopg,
@@ -65,6 +66,7 @@ class Extent:
         seconds: The length of a turn with one caller; with many it is five times that.
         sizes: How many sessions are stored where growth is measured; empty: it is not.
         rounds_of_growth: Turns of each verb and size.
+        promises: How long it is measured what each promise costs.
     """
 
     shapes: Sequence[Shape] = SHAPES
@@ -73,11 +75,12 @@ class Extent:
     seconds: float = 0.2
     sizes: Sequence[int] = (1_000, 1_000_000)
     rounds_of_growth: int = 30
+    promises: postgres_costs.Extent = attrs.field(factory=postgres_costs.Extent)
 
 
 QUICK: Final = Extent(
     shapes=(ALONE, Shape(1, 4), Shape(2, 4)), rounds=3, rounds_of_many=2, seconds=0.02,
-    sizes=(), rounds_of_growth=3,
+    sizes=(), rounds_of_growth=3, promises=postgres_costs.QUICK,
 )  # fmt: skip
 
 
@@ -125,6 +128,7 @@ def lines(
     with postgres_server.passing(directory) as url:
         described = postgres_server.described(url)
         found = list(in_shapes(url, extent, kinds))
+        costs = postgres_costs.measure(url, extent.promises) if extent.promises.variants else None
     grown = postgres_scale.measure(directory, extent.sizes, extent.rounds_of_growth)
     yield ""
     yield described
@@ -150,6 +154,9 @@ def lines(
         yield f"Medians of {rounds} turns of {seconds:g} s."
         yield ""
         yield from shape_lines(together)
+        yield ""
+    if costs is not None:
+        yield from postgres_costs.lines(costs)
         yield ""
     if grown.records:
         yield from postgres_scale.lines(grown, extent.rounds_of_growth)
@@ -177,6 +184,9 @@ def main(
     parser.add_argument("--rounds", type=int, help="turns of one caller")
     parser.add_argument("--rounds-of-many", type=int, help="turns of many callers")
     parser.add_argument("--sizes", type=int, nargs="*", help="sessions stored; none: no growth")
+    parser.add_argument(
+        "--promises", nargs="*", help="those that are taken away, by the beginning; none: none"
+    )
     parser.add_argument("--only", nargs="+", help="subjects, each by the beginning of its name")
     parser.add_argument("--shapes", nargs="*", help="such as 4x64: 64 callers in 4 processes")
     given = parser.parse_args(arguments)
@@ -192,6 +202,8 @@ def main(
     extent = attrs.evolve(
         extent, **{name: each for name, each in chosen.items() if each is not None}
     )
+    promises = attrs.evolve(extent.promises, variants=lacking(given.promises))
+    extent = attrs.evolve(extent, promises=promises)
     if given.shapes is not None:
         shapes = [Shape(*map(int, each.split("x"))) for each in given.shapes]
         extent = attrs.evolve(extent, shapes=shapes)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
+from simulated_guards import Before, Guarded, Witness
 from simulated_world import World
 
 from session_fsm import Lifecycle
@@ -26,52 +27,6 @@ START: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """Where the clock of the database stands at first."""
 OWNING: Final = (Work("start"), Work("worker"))
 """Work of which a session has one at a time; whoever has it owns the session."""
-
-
-@attrs.frozen(kw_only=True)
-class Guarded:
-    """What the database and the keepers of leases see to; each may be taken away.
-
-    Attributes:
-        fencing: Whoever does not live, or states an old token, is refused.
-        compare_and_set: So is what was decided on an older revision.
-        margin: An owner gives up some time before its lease ends.
-        exclusive: Of two who take over at the same time, each has its own share.
-    """
-
-    fencing: bool = True
-    compare_and_set: bool = True
-    margin: bool = True
-    exclusive: bool = True
-
-
-class Witness(Protocol):
-    """Is told of what the database does, when it has done it."""
-
-    def committed(self, commit: Commit, before: Before) -> None:
-        """A commit has landed."""
-        ...
-
-    def wrote(self, session_id: str, writes: ItemWrites) -> None:
-        """Items were written."""
-        ...
-
-    def took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:
-        """Work of dead owners has become another one's."""
-        ...
-
-    def gave_back(self, taken: Taken) -> None:
-        """Work that was taken over is the dead owner's again."""
-        ...
-
-
-@attrs.frozen
-class Before:
-    """A session as it was before a commit; all of it None and 0 where there was none."""
-
-    life: Life | None
-    revision: int
-    deadline_at: datetime | None
 
 
 class _DatabaseClock:

@@ -7,6 +7,7 @@ clock of its own machine, which runs a little too fast or too slow.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from simulated_database import SimulatedDatabase
@@ -134,7 +135,7 @@ class Keeper:
     def _remove(self, owner_ids: list[str]) -> bool:
         try:
             for owner_id in owner_ids:
-                self._ask(lambda owner_id=owner_id: self._database.dismiss(owner_id))
+                self._ask(partial(self._database.dismiss, owner_id))
         except LostError:
             return False
         return True
@@ -210,7 +211,7 @@ class Keeper:
                     waits.append(lease.end - self._machine.seconds())
                 elif not lease.has_teller:
                     lease.has_teller = True
-                    self._world.begin(self._process, "lapsed", lambda lease=lease: self._tell(lease))
+                    self._world.begin(self._process, "lapsed", partial(self._tell, lease))
             if not self._changed.is_set():
                 self._changed.wait(max(0.001, min(waits)) / self._machine.rate)
 
@@ -227,7 +228,9 @@ class Keeper:
     def close(self) -> None:
         """Let go of every owner."""
         self.is_closed = True
-        gone = [each.owner_id for each in self._leases.values() if each.is_told or not each.is_lapsed]
+        gone = [
+            each.owner_id for each in self._leases.values() if each.is_told or not each.is_lapsed
+        ]
         self._leases.clear()
         self._changed.set()
         self._remove(gone)

@@ -84,9 +84,7 @@ class Network:
         stall: Lets a process stand still for some time.
     """
 
-    def __init__(
-        self, world: World, trouble: Trouble, stall: Callable[[Process], object]
-    ) -> None:
+    def __init__(self, world: World, trouble: Trouble, stall: Callable[[Process], object]) -> None:
         self.world = world
         self.stall = stall
         self.trouble = trouble

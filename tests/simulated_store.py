@@ -11,46 +11,23 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from simulated_database import OWNING, SimulatedDatabase
 from simulated_leases import Keeper, Machine, MeasuredClock, unreachable
 from simulated_network import LostError, Network
+from simulated_reading import TIMEOUT_SECONDS, Patience, SimulatedReading
 from simulated_world import Process
 
 from session_fsm.errors import SessionFsmError, StoreUnavailableError
 from session_fsm.history import Sealed
-from session_fsm.items import Item, ItemWrites, Written
-from session_fsm.session import SessionEvent
-from session_fsm.stores import SessionStore
-from session_fsm.stores.records import Abandoned, Commit, Fed, Stored, Taken, Work
+from session_fsm.items import ItemWrites, Written
+from session_fsm.stores.records import Commit, Taken, Work
 
 T = TypeVar("T")
 
-TIMEOUT_SECONDS: Final = 2.0
-"""How long an answer is waited for."""
-RETRY_SECONDS: Final = 10.0
-"""How long it is tried again."""
 
-
-class Patience:
-    """How long somebody goes on trying."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._end = machine.seconds() + RETRY_SECONDS
-        self._pause = 0.05
-
-    def pause(self) -> bool:
-        """Wait before the next attempt; False if there is no time for another one."""
-        if self._machine.seconds() + self._pause >= self._end:
-            return False
-        self._machine.sleep(self._pause * self._machine.world.chance.uniform(0.5, 1.0))
-        self._pause *= 2
-        return True
-
-
-class SimulatedStore(SessionStore):
+class SimulatedStore(SimulatedReading):
     """What a node has of the database.
 
     Args:
@@ -66,40 +43,17 @@ class SimulatedStore(SessionStore):
     def __init__(
         self, process: Process, machine: Machine, network: Network, database: SimulatedDatabase
     ) -> None:
+        super().__init__(process, machine, network, database)
         self.lifecycle = database.lifecycle
         self.lease_seconds = database.lease_seconds
         self.clock = clock = MeasuredClock(machine)
         self.keeper = Keeper(process, machine, network, database, clock)
-        self._process = process
-        self._machine = machine
-        self._network = network
-        self._database = database
         self._tokens: dict[tuple[str, str], int] = {}
         self._open: dict[str, int] = {}
         self._doubtful: list[tuple[str, str]] = []
         self._numbers = 0
-        self._closed = False
         while not self.keeper.renew():
             machine.sleep(TIMEOUT_SECONDS)
-
-    # --- asking ---------------------------------------------------------------------------
-
-    def _ask(self, work: Callable[[], T], *, repeatable: bool = False) -> T:
-        if self._closed:
-            raise StoreUnavailableError(problem="the store is closed")
-        return self._network.ask(self._process, work, TIMEOUT_SECONDS, repeatable=repeatable)
-
-    def _insist(self, work: Callable[[], T], operation_id: str | None = None) -> T:
-        """Have something done, again where an answer is lost, which must do no harm."""
-        patience = Patience(self._machine)
-        was_sent = False
-        while True:
-            try:
-                return self._ask(work)
-            except LostError as lost:
-                was_sent = was_sent or lost.was_sent
-                if not patience.pause():
-                    raise unreachable(operation_id if was_sent else None) from lost
 
     def _write(self, session_id: str, work: Callable[[], T], operation_id: str | None = None) -> T:
         """Do something in a transaction, as a node that lives and has not lost the session."""
@@ -127,11 +81,7 @@ class SimulatedStore(SessionStore):
 
     def commit(self, commit: Commit) -> None:
         """Write the steps of one session."""
-        session_id, owner_id, operation_id = (
-            commit.session_id,
-            commit.owner_id,
-            commit.operation_id,
-        )
+        session_id, owner_id = commit.session_id, commit.owner_id
         self.keeper.check(owner_id, session_id)
         stated = None if commit.creates else self._tokens.get((owner_id, session_id))
         make = partial(self._database.commit_as, commit, stated)
@@ -150,9 +100,10 @@ class SimulatedStore(SessionStore):
             except LostError as lost:
                 in_doubt = in_doubt or lost.was_sent
                 if not patience.pause():
-                    if in_doubt:
-                        self._open[operation_id] = commit.expected_revision
-                    raise unreachable(operation_id if in_doubt else None) from lost
+                    if not in_doubt:
+                        raise unreachable() from lost
+                    self._open[commit.operation_id] = commit.expected_revision
+                    raise unreachable(commit.operation_id) from lost
             else:
                 self._keep(owner_id, session_id, token)
                 return
@@ -230,9 +181,9 @@ class SimulatedStore(SessionStore):
     def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
         """Give work of dead owners to a living one; what was in doubt is looked up first."""
         self.keeper.check(owner_id, "")
-        if self._doubtful and self._doubtful[0][0] == owner_id:
-            operation_id = self._doubtful[0][1]
-            settled = self._insist(lambda: self._database.answer_of(operation_id))
+        self._doubtful = [each for each in self._doubtful if each[0] == owner_id]
+        while self._doubtful:
+            settled = self._insist(partial(self._database.answer_of, self._doubtful[0][1]))
             self._doubtful.pop(0)
             if settled:
                 return self._taken(owner_id, settled)
@@ -249,6 +200,7 @@ class SimulatedStore(SessionStore):
         else:
             look = partial(self._database.look_for_dead, owner_id, limit, restarting=restarting)
             found = self._insist(look)
+            self._machine.sleep(self._machine.world.chance.uniform(0, 2.0))
             take = partial(self._database.take_found, owner_id, found, operation_id=operation_id)
         try:
             taken = self._insist(take, operation_id)
@@ -275,95 +227,9 @@ class SimulatedStore(SessionStore):
         gone = tuple(work)
         if not gone:
             return
-        self._write(session_id, partial(self._database.release, session_id, gone, owner_id))
+        self._write("", partial(self._database.release, session_id, gone, owner_id))
         if any(each in OWNING for each in gone):
             self._keep(owner_id, session_id, None)
-
-    # --- reading --------------------------------------------------------------------------
-
-    def load(self, session_id: str) -> Stored | None:
-        """Read a session."""
-        return self._insist(partial(self._database.load, session_id))
-
-    def tail(self, session_id: str) -> tuple[int, str]:
-        """Return the revision and the digest of the last event."""
-        return self._insist(partial(self._database.tail, session_id))
-
-    def history(self, session_id: str) -> tuple[tuple[bytes, SessionEvent], ...]:
-        """Return the events of a session."""
-        return self._insist(partial(self._database.history, session_id))
-
-    def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
-        """Return the first events behind a position."""
-        return self._insist(partial(self._database.feed, after, limit, session_id))
-
-    def page(self, statuses: Iterable[str], limit: int, after: str | None) -> tuple[Stored, ...]:
-        """Return the first sessions in any of these statuses."""
-        return self._insist(partial(self._database.page, tuple(statuses), limit, after))
-
-    def counts(self) -> dict[str, int]:
-        """Return how many sessions are in each status."""
-        return self._insist(self._database.counts)
-
-    def due(
-        self, at: datetime, limit: int, after: tuple[datetime, str] | None
-    ) -> tuple[tuple[datetime, str], ...]:
-        """Return deadlines at or before an instant."""
-        return self._insist(partial(self._database.due, at, limit, after))
-
-    def next_deadline(self) -> datetime | None:
-        """Return the earliest deadline."""
-        return self._insist(self._database.next_deadline)
-
-    def ids(self, limit: int, after: str | None) -> tuple[str, ...]:
-        """Return ids in order."""
-        return self._insist(partial(self._database.ids, limit, after))
-
-    def item(self, session_id: str, table: str, key: str, at: datetime) -> Item | None:
-        """Return an item."""
-        return self._insist(partial(self._database.item, session_id, table, key, at))
-
-    def items(
-        self, session_id: str, table: str, limit: int, after: str | None, at: datetime
-    ) -> tuple[Item, ...]:
-        """Return items of a table."""
-        return self._insist(partial(self._database.items, session_id, table, limit, after, at))
-
-    def is_alive(self, owner_id: str) -> bool:
-        """Tell whether an owner lives."""
-        return self._insist(partial(self._database.is_alive, owner_id))
-
-    def work_in(self, session_id: str) -> tuple[Work, ...]:
-        """Return all work in progress in a session."""
-        return self._insist(partial(self._database.work_in, session_id))
-
-    def work_of(self, session_id: str, owner_id: str) -> tuple[Work, ...]:
-        """Return the work of one owner in a session."""
-        return self._insist(partial(self._database.work_of, session_id, owner_id))
-
-    def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
-        """Return what dead owners left."""
-        return self._insist(partial(self._database.abandoned, session_id))
-
-    def to_stop(self, owner_id: str) -> tuple[str, ...]:
-        """Return the sessions whose worker an owner has to stop."""
-        return self._insist(partial(self._database.to_stop, owner_id))
-
-    def ended(self, before: datetime, limit: int) -> tuple[Stored, ...]:
-        """Return sessions that ended before an instant."""
-        return self._insist(partial(self._database.ended, before, limit))
-
-    def mark(self, name: str) -> bytes | None:
-        """Return what was kept under a name."""
-        return self._insist(partial(self._database.mark, name))
-
-    def marks(self, prefix: str) -> tuple[tuple[str, bytes], ...]:
-        """Return the names that begin so."""
-        return self._insist(partial(self._database.marks, prefix))
-
-    def check(self) -> tuple[str, ...]:
-        """Return what is wrong with the store as such."""
-        return self._insist(self._database.check)
 
     # --- what no node of the simulation does ----------------------------------------------
 

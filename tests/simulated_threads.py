@@ -192,7 +192,7 @@ class Threads:
         """Return a lock that its holder may take again."""
         return RLock(self._world)
 
-    def Condition(self, lock: Lock | None = None) -> Condition:  # noqa: N802 - as in the module
+    def Condition(self, lock: Any = None) -> Condition:  # noqa: N802 - as in the module
         """Return a condition."""
         return Condition(self._world, lock)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from simulated_database import START, Before
+from simulated_database import START
+from simulated_guards import Before
 from simulation_node import STOP_SECONDS
 
 from session_fsm.history import Step
@@ -15,14 +15,15 @@ from session_fsm.items import ItemWrites, Put
 from session_fsm.stores.records import Commit, Taken, Work
 
 if TYPE_CHECKING:
-    from simulation import Town
+    from simulation_town import Town
 
 DUE_SECONDS: Final = 50.0
 """So late is a timed row fired at most, where one node does its work all the time."""
 TAKEN_SECONDS: Final = 60.0
 """So late is a dead owner's session taken and done with, likewise."""
 WAKING_SECONDS: Final = 10 * STOP_SECONDS
-"""So long does a node that stood still take to see that it has lapsed, and to stop what it runs."""
+"""So long does a node that stood still, or was starting something, take to see that it has lapsed,
+and to stop what it runs."""
 _WORKER: Final = Work("worker")
 
 
@@ -49,6 +50,7 @@ class Invariants:
         self._ledger = town.ledger
         lifecycle = town.lifecycle
         self._final = lifecycle.final
+        self._working = [each for each in lifecycle.live if each not in lifecycle.drains]
         self._legal = {(row.trigger, source, row.target) for row, source in lifecycle.moves()}
         self._timed = {row.trigger for row, _ in lifecycle.moves() if row.deadline is not None}
         self._operations: set[str] = set()
@@ -96,7 +98,9 @@ class Invariants:
             step = stored.step
             self._look_at(session_id, step, state, deadline)
             if stored.revision != number:
-                self._wrong(f"chain: {session_id} has revision {stored.revision} after {number - 1}")
+                self._wrong(
+                    f"chain: {session_id} has revision {stored.revision} after {number - 1}"
+                )
             state, deadline = step.after, stored.deadline_at
         self._ledger.committed(each.step for each in commit.steps)
         for work in commit.claims:
@@ -106,7 +110,9 @@ class Invariants:
 
     def _look_at(self, session_id: str, step: Step, state: object, deadline: object) -> None:
         if step.before is not state and step.before != state:
-            self._wrong(f"lost change: a step of {session_id} begins at another state than is stored")
+            self._wrong(
+                f"lost change: a step of {session_id} begins at another state than is stored"
+            )
         if step.before is None:
             return
         source, target = step.before.status, step.after.status
@@ -114,7 +120,9 @@ class Invariants:
             self._wrong(f"final: {session_id} was {source}, and {step.trigger} was fired")
         moved = target if step.moves else None
         if step.moves is not None and (step.trigger, source, moved) not in self._legal:
-            self._wrong(f"legal walk: {session_id} went from {source} to {target} by {step.trigger}")
+            self._wrong(
+                f"legal walk: {session_id} went from {source} to {target} by {step.trigger}"
+            )
         if step.trigger in self._timed:
             self.saw(str(step.trigger))
             if deadline is None or step.after.updated_at < deadline:  # type: ignore[operator]
@@ -223,7 +231,7 @@ class Invariants:
                     continue
                 owner_id = run.owner_id
                 if leases.get(owner_id, -1.0) <= now:
-                    if now - process.awake_since > WAKING_SECONDS:
+                    if now - max(process.awake_since, run.worker.begun_at) > WAKING_SECONDS:
                         self._wrong(
                             f"margin: {process.name} runs a worker of {session_id} for {owner_id},"
                             " whose lease is over"
@@ -253,13 +261,22 @@ class Invariants:
                         " and nobody took it"
                     )
 
-    def nothing_left(self, session_ids: Iterable[str]) -> None:
-        """See that everything was done with once nothing goes wrong any longer."""
-        owners = {
-            node.manager._core.owner_id for node in self._town.nodes if node.manager is not None
-        }
-        for left in self._town.database.abandoned():
+    def look_at_the_end(self) -> None:
+        """See that everything is in order once nothing has gone wrong for a while."""
+        database = self._town.database
+        for left in database.abandoned():
             self._wrong(f"dead: {left.owner_id} has left {left.work} in {left.session_id}")
-        for session_id in session_ids:
-            for owner_id in sorted(owners):
-                self._town.database.work_of(session_id, owner_id)
+        for node in self._town.nodes:
+            if node.manager is None or not node.is_healthy:
+                self._wrong(f"{node.process.name} does not do its work")
+                continue
+            core, running = node.manager._core, node.manager._workers._running
+            for session_id, run in running.items():
+                if run.worker.is_running and not database.work_of(session_id, run.owner_id):
+                    self._wrong(f"claim: {run.owner_id} runs {session_id}, and nobody knows of it")
+            for stored in database.page(self._working, 1000, None):
+                session_id = stored.state.session_id
+                if node.is_recovering or session_id in node.starting or session_id in running:
+                    continue
+                if _WORKER in database.work_of(session_id, core.owner_id):
+                    self._wrong(f"claim: {core.owner_id} does not run {session_id}, and says so")

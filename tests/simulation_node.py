@@ -13,7 +13,7 @@ from session_fsm import Session, SessionManager
 from session_fsm.errors import ManagerClosedError, StoreError
 
 if TYPE_CHECKING:
-    from simulation import Town
+    from simulation_town import Town
 
 SWEEP_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 0.8
@@ -35,6 +35,7 @@ class SimulatedWorker:
         self.is_running = True
         self.is_asked_to_stop = False
         world = node.town.world
+        self.begun_at = world.now
         world.begin(self.process, f"worker of {session_id}", self._run)
         self.works = world.chance.random() < 0.5
 
@@ -69,7 +70,8 @@ class Node:
     Attributes:
         process: The process of now, dead or alive.
         manager: Its manager; None while there is none.
-        workers: Those that may be running in it.
+        starting: Sessions for which something is being started.
+        is_recovering: Whether it is about to do something about what the dead have left.
         since: When it last was cut off, or could not do its work otherwise.
     """
 
@@ -83,7 +85,8 @@ class Node:
         self.process.is_dead = True
         self.manager: SessionManager | None = None
         self.store: SimulatedStore | None = None
-        self.workers: list[SimulatedWorker] = []
+        self.starting: set[str] = set()
+        self.is_recovering = False
         self.since = 0.0
         self.client = Client(self)
         self._boots = 0
@@ -97,7 +100,8 @@ class Node:
         world = self.town.world
         self.process = Process(f"{self.name}.{self._boots}")
         self.process.awake_since = world.now
-        self.workers = []
+        self.starting = set()
+        self.is_recovering = False
         self.manager = self.store = None
         world.tell(f"{self.process.name} begins")
         world.begin(self.process, "main", self._main)
@@ -144,8 +148,8 @@ class Node:
         for number in range(town.clients):
             world.begin(self.process, f"client {number}", self.client.run)
 
-    def close(self) -> None:
-        """End the manager in good order, then the process."""
+    def close(self, then: Callable[[], None]) -> None:
+        """End the manager in good order, then the process; then do something else."""
         manager, store, world = self.manager, self.store, self.town.world
         if manager is None or store is None or not self.is_up:
             return
@@ -156,6 +160,7 @@ class Node:
             world.tell(f"{self.process.name} is closed")
             process.is_dead = True
             world.after(0.0, lambda: world.kill(process))
+            world.after(0.0, then)
 
         process = self.process
         world.tell(f"{process.name} is being closed")
@@ -181,13 +186,24 @@ class Node:
             self.town.world.tell(f"{self.process.name} fired {event.trigger} {event.session_id}")
 
     def _recover(self, manager: SessionManager) -> None:
-        report = manager.recover(restart=self.start, max_takeovers=self.town.max_takeovers)
+        self.is_recovering = True
+        try:
+            report = manager.recover(restart=self.start, max_takeovers=self.town.max_takeovers)
+        finally:
+            self.is_recovering = False
         told = {"ended": report.ended, "released": report.released, "restarted": report.restarted}
         if any(told.values()) or report.failed:
             self.town.world.tell(f"{self.process.name} recovered {told} {report.failed}")
 
     def start(self, session: Session) -> SimulatedWorker | None:
         """Start what runs for a session."""
+        self.starting.add(session.session_id)
+        try:
+            return self._start(session)
+        finally:
+            self.starting.discard(session.session_id)
+
+    def _start(self, session: Session) -> SimulatedWorker | None:
         chance = self.town.world.chance
         fate = chance.random()
         longest = 20.0 if fate < 0.2 else 1.0
@@ -196,7 +212,4 @@ class Node:
             raise LookupError("it would not start")
         if fate > 0.9:
             return None
-        worker = SimulatedWorker(self, session.session_id)
-        self.workers = [each for each in self.workers if each.is_running]
-        self.workers.append(worker)
-        return worker
+        return SimulatedWorker(self, session.session_id)

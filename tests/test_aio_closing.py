@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from managing import HookedMemory, await_event, once
+from managing import HookedMemory, HookedSqlite, await_event, once
 from supervised import in_real_time, waits
 
 from session_fsm import SESSION_LIFECYCLE, ManagerClosedError, Session
@@ -115,3 +117,77 @@ async def test_aio_closing_undoes_what_was_begun_though_it_is_cancelled() -> Non
                 await begun
             await closing
         assert (await other.get("s")).status == "terminated"
+
+
+async def taking_over(manager: SessionManager) -> tuple[asyncio.Task[Any], threading.Event]:
+    """Begin a recovery that has taken over what there is, and waits to tell so."""
+    loop, reached, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    inner = manager._desk.inner
+    recover_for = inner.recover_for
+
+    def held(**options: Any) -> Any:
+        found = recover_for(**options)
+        loop.call_soon_threadsafe(reached.set)
+        await_event(go_on)
+        return found
+
+    inner.recover_for = held  # type: ignore[method-assign]
+    recovering = asyncio.ensure_future(manager.recover(restart=lambda _: [Child("c", never)]))
+    await reached.wait()
+    return recovering, go_on
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@in_real_time
+async def test_aio_closing_starts_nothing_that_was_taken_over(tmp_path: Path, slow: bool) -> None:
+    """What a recovery takes over while the manager is closed is not started, and left to others."""
+    path = tmp_path / "s.db"
+    config = {"recovery": "restart"}
+    async with SessionManager(f"sqlite:///{path}") as dead:
+        await dead.create("s", config=config, children=[Child("c", waits)])
+    store = HookedSqlite(path)
+    asked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def running(child: ChildContext) -> None:
+        await child.stopping.wait()
+        asked.set()
+        await may_end.wait()
+
+    async with SessionManager(store) as manager:
+        if slow:
+            await manager.create("slow", children=[Child("c", running)])
+        recovering, go_on = await taking_over(manager)
+        closing = asyncio.ensure_future(manager.close())
+        if slow:
+            await asked.wait()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait((recovering,))
+        assert isinstance(recovering.exception(), ManagerClosedError)
+        may_end.set()
+        await closing
+    store.close()
+    async with SessionManager(f"sqlite:///{path}") as other:
+        report = await other.recover(restart=lambda _: [Child("c", waits)])
+        assert "s" in report.restarted
+        assert (await other.get("s")).worker.alive
+        assert (await other.verify()).ok
+
+
+@in_real_time
+async def test_aio_closing_is_not_needed_to_let_go_of_what_was_taken_over(tmp_path: Path) -> None:
+    """Who is cancelled while sessions are taken over keeps no claim of workers that never run."""
+    path = tmp_path / "s.db"
+    async with SessionManager(f"sqlite:///{path}") as dead:
+        await dead.create("s", config={"recovery": "restart"}, children=[Child("c", waits)])
+    store = HookedSqlite(path)
+    async with SessionManager(store) as manager:
+        recovering, go_on = await taking_over(manager)
+        recovering.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recovering
+        session = await manager.supervise("s", [Child("c", waits)])
+        assert session.worker.alive
+    store.close()

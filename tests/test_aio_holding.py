@@ -95,7 +95,8 @@ async def test_aio_holding_costs_by_what_others_do(clock: ManualClock, tmp_path:
         assert store.calls["work_in"] == store.calls["load"] == 0
         await manager.touch("s3")
         await asyncio.sleep(2 * POLL)
-        assert store.calls["work_in"] == 1
+        # Once, or twice if it was made in the middle of a look.
+        assert 1 <= store.calls["work_in"] <= 2
         for each in working:
             each.cancel()
         await asyncio.wait(working)
@@ -151,7 +152,8 @@ async def test_aio_holding_looks_again_when_it_was_cancelled(
         cancelled = asyncio.Event()
 
         def cancel() -> None:
-            manager._desk._sweeping.cancel()
+            for task in tuple(manager._desk._lasting):
+                task.cancel()
             cancelled.set()
 
         store.before["work_in"] = once(lambda *_: loop.call_soon_threadsafe(cancel))

@@ -180,3 +180,31 @@ async def test_aio_takeover_ignores_failures_of_the_dead(clock: ManualClock) -> 
             await asyncio.sleep(60)
             assert heir.runs == ["a"]
             assert (await heir.manager.get("a")).status == "active"
+
+
+@simulated
+async def test_aio_takeover_is_left_by_a_node_that_closes(clock: ManualClock) -> None:
+    """A session whose children are being started anew as a node closes lives, for another one."""
+    store = SharedStore()
+    dead, heir, third = Node(store, clock), Node(store, clock), Node(store, clock)
+    begun = asyncio.Event()
+
+    async def starts_for_ever(_: ChildContext) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def children_of(_: Session) -> list[Child]:
+        return [Child("agent", starts_for_ever, signals_ready=True)]
+
+    heir.manager = SessionManager(store, clock=clock, restart=children_of)
+    async with dead.manager:
+        await dead.create("a")
+        dead.die()
+        async with heir.manager:
+            await begun.wait()
+        stored = store.load("a")
+        assert stored is not None
+        assert stored.state.status == "active"
+        async with third.manager:
+            await asyncio.sleep(11)
+            assert third.runs == ["a"]

@@ -176,7 +176,7 @@ class House(Desk):
         session = claimed.session
         supervisor = self._supervisor(claimed, manager, children, restarts)
         seconds = self.inner.grace_seconds("start", DEFAULT_START_SECONDS)
-        async with self._or_ended(supervisor, "its start was cancelled", note):
+        async with self._or_ended(supervisor, "its start was cancelled", note, lived=True):
             cause = await self._begin(supervisor, session, self.timing.after(seconds))
             if cause is not None and not isinstance(cause, StoreError):
                 await self._fail_start(supervisor, cause)
@@ -196,7 +196,13 @@ class House(Desk):
         """Take over what dead owners left, and start children anew; see `recovering.recover`."""
         run = partial(self._run_anew, manager)
         return await recover(
-            self.inner, self.calls, run, restart, max_takeovers=max_takeovers, all_=all_
+            self.inner,
+            self.calls,
+            run,
+            restart,
+            max_takeovers=max_takeovers,
+            all_=all_,
+            is_closing=self._closing.done,
         )
 
     async def _run_anew(
@@ -234,9 +240,12 @@ class House(Desk):
 
     @asynccontextmanager
     async def _or_ended(
-        self, supervisor: SessionSupervisor, cause: str, note: Note
+        self, supervisor: SessionSupervisor, cause: str, note: Note, *, lived: bool = False
     ) -> AsyncIterator[None]:
-        """End the session of a supervisor if what is done in a block is cancelled."""
+        """End the session of a supervisor if what is done in a block is cancelled.
+
+        One that lived before is left as all else is, if that is because the manager is closed.
+        """
 
         async def give_up() -> None:
             try:
@@ -247,7 +256,11 @@ class House(Desk):
         try:
             yield
         except asyncio.CancelledError:
-            await until_done(self.insist(give_up, f"{supervisor.session_id} ends"))
+            if lived and self._closing.done():
+                note.text = LEFT_ALONE
+                await until_done(supervisor.begin_to_stop(ends=False))
+            else:
+                await until_done(self.insist(give_up, f"{supervisor.session_id} ends"))
             raise
 
     async def _note_end(self, note: Note, session_id: str) -> None:

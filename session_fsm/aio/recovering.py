@@ -33,6 +33,7 @@ async def recover(
     *,
     max_takeovers: int,
     all_: bool,
+    is_closing: Callable[[], bool],
 ) -> RecoveryReport:
     """Clear away what dead owners left, and start children anew where that is wanted.
 
@@ -43,14 +44,27 @@ async def recover(
         restart: Returns the children of a session; None: none is started here.
         max_takeovers: A session that was taken over more often lately is ended.
         all_: Whether sessions that are to be started anew are taken, though nobody can here.
+        is_closing: Tells whether nothing may be started any longer.
+
+    Raises:
+        ManagerClosedError: The manager was closed meanwhile. What was taken over is left by it as
+            all else is, for others to start.
     """
+
+    async def let_go(taken: tuple[RecoveryReport, tuple[Claimed, ...]]) -> None:
+        if not is_closing():
+            for each in taken[1]:
+                await calls(partial(inner.not_adopted, each))
+
     report, claimed = await calls(
         partial(
             inner.recover_for,
             restarts=restart is not None,
             max_takeovers=max_takeovers,
             restarting=all_ or restart is not None,
-        )
+        ),
+        undo=let_go,
+        in_vain=is_closing,
     )
     if restart is None:
         return report
