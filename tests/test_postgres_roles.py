@@ -95,8 +95,9 @@ def ready(database: Database) -> Database:
 
 @pytest.fixture
 def run(ready: Database) -> Iterator[SessionManager]:
-    """A manager of the role that runs."""
-    with closing(open_store(ready.url("session_fsm_run"))) as store, SessionManager(store) as made:
+    """A manager of the role that runs; no heartbeat changes anything while a test looks."""
+    store = PostgresStore(ready.url("session_fsm_run"), lease_seconds=3600.0)
+    with closing(store), SessionManager(store) as made:
         yield made
 
 
@@ -240,6 +241,38 @@ def test_roles_run_rolls_up_counts(ready: Database, run: SessionManager) -> None
     assert rows <= 5
     assert run.counts() == before
     assert run.store.check() == ()
+
+
+def test_roles_run_tends_on_a_heartbeat(ready: Database, run: SessionManager) -> None:
+    """What is done on a heartbeat needs no right that the role that runs does not have."""
+    run.create("a")
+    store = run.store
+    assert isinstance(store, PostgresStore)
+    statement = "INSERT INTO session_fsm.session_count VALUES ('session', 'idle', {})"
+    ready.execute("session_fsm_run", "; ".join(map(statement.format, (1, -1) * 600)))
+    assert store._leases.renew()
+    assert store._tending.tend()
+    assert len(store._tending._duties) == 2
+    [(rows,)] = counted(ready)
+    assert rows <= 5
+    with closing(psycopg.connect(ready.url("postgres"))) as connection:
+        query = b"SELECT count(*) FROM session_fsm.session_event WHERE position IS NULL"
+        assert connection.execute(query).fetchone() == (0,)
+
+
+def test_roles_have_time_outs_of_their_own(ready: Database) -> None:
+    """Where a store says nothing of time-outs, the role has those of the document."""
+    ready.execute("postgres", script("timeouts"))
+    url = ready.url("session_fsm_run")
+    with closing(PostgresStore(url, statement_timeout_seconds=None)) as store:
+        for each in (store._connections, store._beats, store._hinting):
+            found = each.read(
+                lambda link: link.execute(
+                    b"SELECT current_setting('statement_timeout'),"
+                    b" current_setting('idle_in_transaction_session_timeout')"
+                ).fetchone()
+            )
+            assert found == ("30s", "30s")
 
 
 def counted(database: Database) -> list[tuple[int]]:

@@ -1,7 +1,8 @@
 """Every store keeps to the one contract, and tells the same as the others."""
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from importlib import import_module
 from itertools import cycle
@@ -23,6 +24,7 @@ from session_fsm import (
     RevisionConflictError,
     SessionConfig,
     SessionNotFoundError,
+    StoreUnavailableError,
     TransitionError,
     testing,
 )
@@ -31,6 +33,7 @@ from session_fsm.stores.records import Work
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing import StoreContract
 from session_fsm.testing.authors import BEGINNING, Author, StoreRules, everything
+from session_fsm.testing.store_batches import in_threads
 
 
 class TestMemoryStore(StoreContract):
@@ -69,6 +72,27 @@ class TestSerializablePostgresStore(StoreContract):
         store = PostgresStore(f"{postgres_url}&options={options}")
         yield store
         store.close()
+
+    def test_store_takes_commits_of_many_threads(self, store: SessionStore) -> None:
+        """Threads lose nothing; of a batch that has met others nothing is kept, and that is told.
+
+        A store can't do again what its caller does inside of a batch.
+        """
+
+        def work(number: int, barrier: threading.Barrier) -> None:
+            author = self.author(store, f"thread {number}")
+            barrier.wait()
+            author.write(f"s{number}", "activate")
+            for step in range(5):
+                author.write(f"s{number}", ("begin_task", {"task_id": f"t{step}"}))
+                while store.tail(f"s{number}")[0] < 5 + 3 * step:
+                    with suppress(StoreUnavailableError), store.batch():
+                        author.write(f"s{number}", "touch")
+                        author.write(f"s{number}", "touch")
+
+        assert in_threads(4, work) == [None] * 4
+        assert [store.tail(f"s{number}")[0] for number in range(4)] == [17] * 4
+        assert store.check() == ()
 
 
 class _WholeStore(MemoryStore):
