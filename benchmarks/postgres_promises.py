@@ -140,7 +140,8 @@ class _Replaced(Sql):
         def other(text: str) -> bytes:
             for mine, instead in replaced:
                 text = text.replace(mine, instead)
-            return formatted(text)
+            made: bytes = formatted(text)
+            return made
 
         self._formatted = cache(other)  # as ours, so that a look-up costs the same
 

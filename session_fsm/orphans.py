@@ -69,17 +69,18 @@ class WorkerRecord:
     def to_json(self) -> bytes:
         """Write it; the name tells the rest."""
         family = self.family
-        return dump_json(
-            {
-                "format": RECORD_FORMAT,
-                "pid": family.pid,
-                "process_group_id": family.pid,
-                "start_ticks": family.start_ticks,
-                "boot_id": family.place.boot_id,
-                "pid_namespace": family.place.pid_namespace,
-                "token": family.token,
-            }
-        )
+        document = {
+            "format": RECORD_FORMAT,
+            "pid": family.pid,
+            "process_group_id": family.pid,
+            "start_ticks": family.start_ticks,
+            "boot_id": family.place.boot_id,
+            "pid_namespace": family.place.pid_namespace,
+            "token": family.token,
+        }
+        if family.place.machine_id:
+            document["machine_id"] = family.place.machine_id
+        return dump_json(document)
 
     @classmethod
     def read(cls, name: str, body: bytes) -> WorkerRecord:
@@ -102,9 +103,9 @@ class WorkerRecord:
                 "boot_id": str(boot_id),
                 "pid_namespace": str(pid_namespace),
                 "token": str(token),
-            } if pid == group > 1 and token:
+            } if pid == group > 1 and token and isinstance(document.get("machine_id", ""), str):
                 family = Family(
-                    place=Place(boot_id, pid_namespace),
+                    place=Place(boot_id, pid_namespace, document.get("machine_id", "")),
                     pid=pid,
                     start_ticks=start_ticks,
                     token=token,
@@ -164,8 +165,12 @@ def reap_orphans(
 def _settle(store: SessionStore, record: WorkerRecord, ended: Ended) -> Reaped:
     place, here = record.family.place, this_place()
     outcome: ReapedOutcome
+    is_of_another_machine = place.is_of_another_machine(here)
     if ended.left:
         outcome = "left"
+    elif is_of_another_machine:
+        # It may run there still, until somebody looks who is there.
+        outcome = "elsewhere"
     elif place != here and place.boot_id == here.boot_id and not ended.asked:
         # Of a namespace that lies within this one, what is marked is seen; of others nothing is.
         outcome = "elsewhere"
@@ -174,7 +179,8 @@ def _settle(store: SessionStore, record: WorkerRecord, ended: Ended) -> Reaped:
         store.drop_mark(record.name)
     names = (record.owner_id, record.session_id, record.child)
     if outcome in ("left", "elsewhere"):
-        logger.warning("worker of owner %r, session %r, child %r: %s", *names, outcome)
+        level = logging.INFO if is_of_another_machine else logging.WARNING
+        logger.log(level, "worker of owner %r, session %r, child %r: %s", *names, outcome)
     return _told(*names, outcome, ended.asked)
 
 

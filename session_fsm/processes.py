@@ -5,11 +5,12 @@ told by the number, the tick at which it started, the boot and the namespace in 
 counts. Nothing here sends a signal to a process whose identity was not seen to be the one that was
 meant, and where the kernel has pidfds, what was seen is held until the signal is sent.
 
-Source: proc(5), pidfd_open(2); Linux only.
+Source: proc(5), pidfd_open(2), machine-id(5); Linux only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import signal
@@ -27,6 +28,7 @@ LOOK_SECONDS: Final = 0.02
 """How often it is looked whether a process is gone, where the kernel has no pidfds."""
 
 _PROC: Final = "/proc"
+_MACHINE: Final = "/etc/machine-id"
 _ENTRY: Final = f"{MARKER}=".encode()
 
 
@@ -37,10 +39,26 @@ class Place:
     Attributes:
         boot_id: Of the machine's run.
         pid_namespace: As the kernel names it.
+        machine_id: Tells machines apart, of which each boots again and again; empty: not known.
     """
 
     boot_id: str
     pid_namespace: str
+    machine_id: str = attrs.field(default="", eq=False)
+
+    def is_of_another_machine(self, other: Place) -> bool:
+        """Tell whether two places are known to be on two machines."""
+        # Containers of one machine may have written down what they like.
+        return self.boot_id != other.boot_id and "" != self.machine_id != other.machine_id != ""
+
+
+def _machine_id() -> str:
+    try:
+        told = Path(_MACHINE).read_bytes().strip()
+    except OSError:
+        return ""
+    # It is not to be shown to others as it is: machine-id(5).
+    return hashlib.sha256(b"session_fsm\0" + told).hexdigest()[:32] if told else ""
 
 
 def this_place() -> Place:
@@ -52,7 +70,7 @@ def this_place() -> Place:
     try:
         seen = os.readlink(f"{_PROC}/self")
         boot_id = Path(_PROC, "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        place = Place(boot_id, os.readlink(f"{_PROC}/self/ns/pid"))
+        place = Place(boot_id, os.readlink(f"{_PROC}/self/ns/pid"), _machine_id())
     except OSError as fault:
         raise NotImplementedError(
             f"processes can't be told apart here: that needs /proc of Linux ({fault})"

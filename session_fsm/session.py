@@ -182,9 +182,9 @@ class Reaped:
         child: The name of the child that it was.
         outcome: `gone`: nothing of it ran; `ended`: all of it ended when asked to; `killed`: some
             of it had to be killed; `left`: some of it runs all the same, such as what another user
-            runs; `elsewhere`: it belongs to another pid namespace of this machine, and is not seen
-            from here; `unreadable`: its record can't be read. In the last three cases the record is
-            kept, for who comes next.
+            runs; `elsewhere`: it belongs to another machine, or to another pid namespace of this
+            one, and is not seen from here; `unreadable`: its record can't be read. In the last
+            three cases the record is kept, for who comes next.
         processes: How many of its processes ran.
     """
 

@@ -16,6 +16,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 from processes import Program
 from test_process_worker_ending import BEGIN, FAMILIES, NO_TERM
@@ -217,6 +218,25 @@ def test_orphans_spare_a_stranger_of_another_boot(
     """After a boot nothing is left, whatever has the number and the tick now."""
     here = this_place()
     keep(store, record(stranger.pid, place=Place("earlier", here.pid_namespace)))
+    assert outcomes(reap_orphans(store, term_seconds=0.0)) == ["gone"]
+    assert store.marks("") == ()
+
+
+def test_orphans_of_another_machine_are_left_to_it(
+    store: MemoryStore, stranger: subprocess.Popen[bytes]
+) -> None:
+    """What another machine ran may run there still: its record is kept for who can look there.
+
+    That machine itself knows after its next boot that nothing is left.
+    """
+    here = this_place()
+    kept = record(stranger.pid, place=Place("its boot", here.pid_namespace, "another machine"))
+    keep(store, kept)
+    for _ in range(2):
+        assert outcomes(reap_orphans(store, term_seconds=0.0)) == ["elsewhere"]
+    assert store.marks("") == ((kept.name, kept.to_json()),)
+    assert WorkerRecord.read(kept.name, kept.to_json()).family.place.machine_id == "another machine"
+    keep(store, record(stranger.pid, place=attrs.evolve(here, boot_id="earlier")))
     assert outcomes(reap_orphans(store, term_seconds=0.0)) == ["gone"]
     assert store.marks("") == ()
 

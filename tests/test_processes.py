@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 from worker_processes import PATIENCE_SECONDS, PAUSE, Marked, program
 
@@ -299,3 +300,25 @@ def test_processes_need_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "self").symlink_to(str(os.getpid()))
     (tmp_path / "1").rename(tmp_path / str(os.getpid()))
     assert this_place() == Place("boot", "pid:[1]")
+
+
+def test_processes_know_their_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Machines are told apart by what each has written down, which is not shown to others."""
+    file = tmp_path / "machine-id"
+    monkeypatch.setattr(processes, "_MACHINE", str(file))
+    assert this_place().machine_id == ""
+    file.write_text("", encoding="ascii")
+    assert this_place().machine_id == ""
+    file.write_text("0123456789abcdef\n", encoding="ascii")
+    one = this_place()
+    assert len(one.machine_id) == 32
+    assert "0123" not in one.machine_id
+    file.write_text("another\n", encoding="ascii")
+    other = attrs.evolve(this_place(), boot_id="its boot")
+    assert one.is_of_another_machine(other)
+    assert not one.is_of_another_machine(attrs.evolve(one, boot_id="earlier"))
+    assert not one.is_of_another_machine(this_place())
+    file.unlink()
+    unknown = attrs.evolve(this_place(), boot_id="its boot")
+    assert not one.is_of_another_machine(unknown)
+    assert not unknown.is_of_another_machine(one)
