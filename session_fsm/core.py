@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -41,7 +42,7 @@ from .session import SessionEvent
 from .slots import Batch, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
-from .stores.records import Stored, StoredStep, Tail, Work, commit_of
+from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
 from .work import ShownWork, in_order
@@ -94,6 +95,7 @@ class Core:
         self.lookout = Lookout(store, self.bell, clock)
         self.observer: Observer | None = None
         self.closed = False
+        self.doubtful: deque[Commit] = deque()
 
     @property
     def owner_id(self) -> str:
@@ -373,7 +375,7 @@ class Core:
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
         try:
-            write(self.store, commit)
+            write(self.store, commit, self.doubtful)
         except FencedError:
             self.check_open()  # its owner is dismissed when a manager is closed
             raise

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from .clock import as_utc
 from .core import Core
+from .landing import landed_late
 from .reader import SessionReader
 from .recovering import recover
 from .session import RecoveryReport, Session, SweepReport, VerifyReport
 from .starting import Starting
-from .stores.records import Taken
+from .stores.records import Taken, Work
 from .upkeep import compact, purge, sweep, verify
 from .workers import Workers
 
@@ -81,7 +82,24 @@ class SessionKeeper(SessionReader):
         check_takeovers(max_takeovers)
         self._core.check_open()
         begin = None if restart is None else partial(self._starting.restart, start=restart)
-        return recover(self._core, self._unrecovered, restart=begin, max_takeovers=max_takeovers)
+        return recover(self._core, self._left_over(), restart=begin, max_takeovers=max_takeovers)
+
+    def _left_over(self) -> deque[Taken]:
+        """Return what this manager has to recover besides what it is about to take over."""
+        for commit in landed_late(self._core.store, self._core.doubtful):
+            if not self._workers.has(commit.session_id):
+                # Nobody knew that it would land, and what was started was stopped: the session has
+                # a worker that does not run, and is nobody else's while this manager lives.
+                worker = (Work("worker"),)
+                self._unrecovered.append(
+                    Taken(
+                        session_id=commit.session_id,
+                        owner_id="",
+                        work=worker,
+                        holder_id=commit.owner_id,
+                    )
+                )
+        return self._unrecovered
 
     def purge(self, *, ended_before: datetime) -> int:
         """Remove sessions that ended before an instant; returns how many.

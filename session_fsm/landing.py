@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 from .errors import StoreError, StoreUnavailableError
 from .stores.abc import SessionStore
-from .stores.records import Commit
+from .stores.records import Commit, Work
+
+_WORKER = Work("worker")
 
 
-def write(store: SessionStore, commit: Commit) -> None:
+def write(store: SessionStore, commit: Commit, doubtful: deque[Commit]) -> None:
     """Write a commit; if its answer is lost, ask whether it landed.
+
+    Args:
+        store: Where it is written.
+        commit: The commit.
+        doubtful: It is put there if it would claim a worker, and nobody knows whether it does.
 
     Raises:
         StoreUnavailableError: It was not written; or, with its operation id, nobody knows.
         StoreError: As `SessionStore.commit`.
     """
+    try:
+        _write(store, commit)
+    except StoreUnavailableError as fault:
+        if fault.operation_id is not None and _WORKER in commit.claims:
+            doubtful.append(commit)
+        raise
+
+
+def _write(store: SessionStore, commit: Commit) -> None:
     try:
         store.commit(commit)
     except StoreUnavailableError as fault:
@@ -35,3 +54,19 @@ def _is_covered(store: SessionStore, commit: Commit) -> bool:
     revision = commit.expected_revision + len(commit.steps)
     first = next(iter(store.history(commit.session_id)), None)
     return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
+
+
+def landed_late(store: SessionStore, doubtful: deque[Commit]) -> Iterator[Commit]:
+    """Yield the commits that have landed after all; those that may still do are kept."""
+    for _ in range(len(doubtful)):
+        try:
+            commit = doubtful.popleft()
+        except IndexError:
+            return  # another thread has come first
+        try:
+            landed = store.landed(commit.session_id, commit.operation_id)
+        except StoreError:
+            doubtful.append(commit)
+            continue
+        if landed:
+            yield commit

@@ -113,6 +113,10 @@ class Workers:
         worker = self._worker(session_id)
         return worker.shown if isinstance(worker, DeferredWorker) else worker
 
+    def has(self, session_id: str) -> bool:
+        """Tell whether anything runs here for a session, or is being stopped."""
+        return session_id in self._running or session_id in self._stopping
+
     def _worker(self, session_id: str) -> Any:
         running = self._running.get(session_id)
         return None if running is None else running.worker

@@ -27,6 +27,8 @@ START: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """Where the clock of the database stands at first."""
 OWNING: Final = (Work("start"), Work("worker"))
 """Work of which a session has one at a time; whoever has it owns the session."""
+Answer = tuple[tuple[Taken, ...], dict[str, int]]
+"""What was taken over, and the tokens of the sessions that are owned with it."""
 
 
 class _DatabaseClock:
@@ -67,7 +69,7 @@ class SimulatedDatabase(MemoryStore):
         self._world = world
         self._tokens: dict[str, tuple[int, str | None]] = {}
         self._fences = True
-        self._answers: dict[str, tuple[Taken, ...]] = {}
+        self._answers: dict[str, Answer] = {}
         self._written: dict[str, tuple[Written, ...]] = {}
 
     # --- owners ---------------------------------------------------------------------------
@@ -183,14 +185,11 @@ class SimulatedDatabase(MemoryStore):
 
     # --- taking over ----------------------------------------------------------------------
 
-    def take(
-        self, owner_id: str, limit: int, *, restarting: bool, operation_id: str
-    ) -> tuple[Taken, ...]:
+    def take(self, owner_id: str, limit: int, *, restarting: bool, operation_id: str) -> Answer:
         """Take over, at one instant; asked again by the same operation, return what was taken."""
         if operation_id not in self._answers:
             taken = self.take_over(owner_id, limit, restarting=restarting)
-            self._took(owner_id, taken)
-            self._answers[operation_id] = taken
+            self._answers[operation_id] = self._took(owner_id, taken)
         return self._answers[operation_id]
 
     def look_for_dead(
@@ -203,7 +202,7 @@ class SimulatedDatabase(MemoryStore):
 
     def take_found(
         self, owner_id: str, left: tuple[Abandoned, ...], *, operation_id: str
-    ) -> tuple[Taken, ...]:
+    ) -> Answer:
         """Take over what was found before, whoever has it by now."""
         self.fence([owner_id])
         if operation_id not in self._answers:
@@ -212,11 +211,11 @@ class SimulatedDatabase(MemoryStore):
             for session_id in {each.session_id: None for each in found}:
                 count, _ = self._work._takings.get(session_id, (0, None))
                 self._work._takings[session_id] = count + 1, self.clock.now()
-            self._answers[operation_id] = tuple(
+            counted = tuple(
                 attrs.evolve(each, attempts=self._work._takings[each.session_id][0])
                 for each in found
             )
-            self._took(owner_id, self._answers[operation_id])
+            self._answers[operation_id] = self._took(owner_id, counted)
         return self._answers[operation_id]
 
     def _seize(self, left: Abandoned, owner_id: str) -> Taken:
@@ -228,37 +227,26 @@ class SimulatedDatabase(MemoryStore):
             session_id=left.session_id, owner_id=left.owner_id, work=work, holder_id=owner_id
         )
 
-    def _took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:
-        for session_id in {each.session_id: None for each in taken}:
-            owned = any(
-                work in OWNING
-                for each in taken
-                for work in each.work
-                if each.session_id == session_id
-            )
-            if owned:
-                stored, _ = self._tokens.get(session_id, (0, None))
-                self._tokens[session_id] = stored + 1, owner_id
+    def _took(self, owner_id: str, taken: tuple[Taken, ...]) -> Answer:
+        """Have sessions change hands; returns what was taken, and the tokens that come with it."""
+        tokens: dict[str, int] = {}
+        for each in taken:
+            session_id = each.session_id
+            if session_id not in tokens and any(work in OWNING for work in each.work):
+                tokens[session_id] = self._tokens.get(session_id, (0, None))[0] + 1
+                self._tokens[session_id] = tokens[session_id], owner_id
         if taken:
             self.witness.took(owner_id, taken)
+        return taken, tokens
 
-    def answer_of(self, operation_id: str) -> tuple[Taken, ...]:
-        """Return what an operation has taken over; empty if it took nothing."""
-        return self._answers.get(operation_id, ())
+    def answer_of(self, operation_id: str) -> Answer | None:
+        """Return what an operation has taken over; None if it was not made."""
+        return self._answers.get(operation_id)
 
     def token_of(self, owner_id: str, session_id: str) -> int | None:
         """Return the token that an owner has of a session; None if it does not own it."""
         stored, owner = self._tokens.get(session_id, (0, None))
         return stored if owner == owner_id else None
-
-    def tokens_of(self, owner_id: str, taken: tuple[Taken, ...]) -> dict[str, int]:
-        """Return the tokens of what an owner has taken over."""
-        found = {each.session_id: self._tokens.get(each.session_id) for each in taken}
-        return {
-            session_id: token[0]
-            for session_id, token in found.items()
-            if token is not None and token[1] == owner_id
-        }
 
     def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
         """Let go of work of one owner, and of the session with it."""

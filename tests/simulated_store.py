@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from simulated_database import OWNING, SimulatedDatabase
+from simulated_database import OWNING, Answer, SimulatedDatabase
 from simulated_leases import Keeper, Machine, MeasuredClock, unreachable
 from simulated_network import LostError, Network
 from simulated_reading import TIMEOUT_SECONDS, Patience, SimulatedReading
@@ -189,10 +189,10 @@ class SimulatedStore(SimulatedReading):
         while self._doubtful:
             settled = self._insist(partial(self._database.answer_of, self._doubtful[0][1]))
             self._doubtful.pop(0)
-            if settled:
+            if settled is not None:
                 return self._taken(owner_id, settled)
         operation_id = self._next_operation(owner_id)
-        take: Callable[[], tuple[Taken, ...]]
+        take: Callable[[], Answer]
         if self._database.guarded.exclusive:
             take = partial(
                 self._database.take,
@@ -214,11 +214,10 @@ class SimulatedStore(SimulatedReading):
             raise
         return self._taken(owner_id, taken)
 
-    def _taken(self, owner_id: str, taken: tuple[Taken, ...]) -> tuple[Taken, ...]:
-        if taken:
-            tokens = self._insist(lambda: self._database.tokens_of(owner_id, taken))
-            for session_id, token in tokens.items():
-                self._keep(owner_id, session_id, token)
+    def _taken(self, owner_id: str, answer: Answer) -> tuple[Taken, ...]:
+        taken, tokens = answer
+        for session_id, token in tokens.items():
+            self._keep(owner_id, session_id, token)
         return taken
 
     def give_back(self, taken: Taken) -> None:

@@ -32,7 +32,7 @@ from session_fsm import (
     StoreUnavailableError,
 )
 from session_fsm.clock import ManualClock
-from session_fsm.stores.records import Work
+from session_fsm.stores.records import Commit, Work
 
 pytest_plugins = ("manager_fixtures",)
 
@@ -489,3 +489,27 @@ def test_manager_workers_started_anew_stay_whose_they_are(house: House) -> None:
     assert store.work_of("a", other._core.owner_id) == (Work("worker"),)
     assert third.recover(restart=start).restarted == ()
     assert worker.stops == 0
+
+
+def test_manager_workers_of_a_start_that_nobody_knew_had_landed(house: House) -> None:
+    """A session that was activated after all, though its worker was stopped, is put to rest."""
+    store = house.store()
+    manager = house.open(store=store)
+    worker = Worker()
+
+    def lost(commit: Commit) -> None:
+        if Work("worker") in commit.claims:
+            store.before["landed"] = _cut_off
+            raise StoreUnavailableError(problem="lost", operation_id=commit.operation_id)
+
+    store.after["commit"] = lost
+    with pytest.raises(StoreUnavailableError):
+        with_worker(manager, "a", worker)
+    store.after.clear()
+    assert worker.stops == 1
+    assert manager.recover().released == ()  # nobody knows yet
+    assert work_left(manager, "a") == {Work("worker")}
+    store.before.clear()
+    assert manager.recover().released == ("a",)
+    assert (manager.get("a").status, work_left(manager, "a")) == ("idle", set())
+    assert manager.recover().released == ()
