@@ -176,12 +176,22 @@ class Leases:
         if lease is not None and not self._is_held(lease):
             raise FencedError(session_id=session_id, owner_id=owner_id)
 
-    def fence(self, link: Connection, session_id: str) -> None:
-        """Refuse to write for a process that has owners, none of which lives; in a transaction.
+    def fence(self, link: Connection, session_id: str, owner_id: str | None = None) -> None:
+        """Refuse to write for an owner that does not live; in a transaction.
+
+        Args:
+            link: In that transaction.
+            session_id: What is written to.
+            owner_id: In whose name; None: in that of any owner of this process, if it has any.
 
         Raises:
-            FencedError: None does.
+            FencedError: It does not, or none does.
         """
+        if owner_id is not None:
+            self.check(owner_id, session_id)
+            if link.execute(self._sql(_LIVING), [[owner_id]]).fetchone() is None:
+                raise FencedError(session_id=session_id, owner_id=owner_id)
+            return
         leases = list(self._leases.values())
         if not leases:
             return

@@ -59,9 +59,10 @@ class Tokens:
         found = self._of.get(session_id)
         return None if found is None else found.get(owner_id)
 
-    def stated(self, session_id: str) -> tuple[int, ...]:
-        """Return the tokens that are stated of a session by any owner; may be empty."""
-        return tuple(self._of.get(session_id, {}).values())
+    def stated(self, session_id: str, owner_id: str | None = None) -> tuple[int, ...]:
+        """Return the tokens that are stated of a session, by one owner or by any; may be empty."""
+        found = self._of.get(session_id, {})
+        return tuple(token for each, token in found.items() if owner_id in (None, each))
 
     def keep(self, owner_id: str, session_id: str, token: int | None) -> None:
         """Keep the token of an owner; None: it does not own the session any longer."""
@@ -193,20 +194,23 @@ class PostgresOwning(PostgresReading):
             if any(each.kind in OWNING for each in gone):
                 self._tokens.keep(owner_id, session_id, None)
 
-    def _check_writer(self, link: Connection, session_id: str | None = None) -> None:
+    def _check_writer(
+        self, link: Connection, session_id: str | None = None, owner_id: str | None = None
+    ) -> None:
         """Accept this store as one that may write, in the transaction that writes.
 
         Args:
             link: In that transaction, which has locked the session: so nobody takes it over between
                 this and what is written.
             session_id: What is written to; None: nothing that belongs to one session.
+            owner_id: In whose name; None: in that of any owner of this store.
 
         Raises:
-            FencedError: It has owners, and none of them lives; or one of them owned the session,
-                and another one has taken it over.
+            FencedError: It has owners, and none of them lives, or not this one; or one of them
+                owned the session, and another one has taken it over.
         """
-        self._leases.fence(link, session_id or "")
-        if session_id is not None and (stated := self._tokens.stated(session_id)):
+        self._leases.fence(link, session_id or "", owner_id)
+        if session_id is not None and (stated := self._tokens.stated(session_id, owner_id)):
             row = link.execute(self._sql(_TOKEN), (session_id,)).fetchone()
             if row is not None and row[0] not in stated:
-                raise FencedError(session_id=session_id)
+                raise FencedError(session_id=session_id, owner_id=owner_id)

@@ -61,12 +61,15 @@ class PostgresTables(SessionStore):
 
     _connections: Connections
 
-    def _check_writer(self, link: Connection, session_id: str | None = None) -> None:
+    def _check_writer(
+        self, link: Connection, session_id: str | None = None, owner_id: str | None = None
+    ) -> None:
         """Accept this store as one that may write, in the transaction that writes.
 
         Args:
             link: In that transaction, which has locked the session.
             session_id: What is written to; None: nothing that belongs to one session.
+            owner_id: In whose name; None: in that of any owner of this store.
 
         Raises:
             FencedError: It has enlisted owners, and none of them lives, or one states an old token.
@@ -112,7 +115,7 @@ class PostgresTables(SessionStore):
         maker = ItemWriter(session_id, self.lifecycle.name, writes, operation_id)
 
         def work(link: Connection) -> None:
-            admit = partial(self._check_writer, link, session_id)
+            admit = partial(self._check_writer, link, session_id, owner_id)
             maker.make(link, connections.sql, expected_revision, admit)
 
         patience = connections.patience()
