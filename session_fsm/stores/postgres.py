@@ -232,6 +232,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             bury(link, self._sql, admit, revision, tombstone)
 
         def landed(link: Connection) -> bool:
+            # The transaction may still be committing: it has the session locked, and is waited for.
+            link.execute(self._sql(HOLD), (session_id,))
             return tail_of(link, self._sql, session_id) == (event.revision, event.digest)
 
         self._connections.write(work, landed=landed)
