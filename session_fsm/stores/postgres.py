@@ -229,7 +229,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
         def work(link: Connection) -> None:
             admit = partial(self._check_writer, link, session_id)
-            bury(link, self._sql, admit, revision, tombstone)
+            bury(link, self._sql, session_id, revision, tombstone, admit=admit)
 
         def landed(link: Connection) -> bool:
             # The transaction may still be committing: it has the session locked, and is waited for.
@@ -243,7 +243,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
         def work(link: Connection) -> int:
             admit = partial(self._check_writer, link, checkpoint.event.session_id)
-            return compact(link, self._sql, admit, checkpoint, sealed)
+            return compact(link, self._sql, checkpoint, sealed, admit=admit)
 
         return self._connections.write(work)
 
