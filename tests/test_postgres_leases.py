@@ -523,8 +523,32 @@ def test_postgres_leases_a_take_over_in_doubt_is_asked_for_again(
         assert [each.session_id for each in taking.result()] == ["a"]
 
 
-def gated(postgres: PostgresServer, store: PostgresStore, held: ExitStack) -> Any:
-    """Have each COMMIT that changes an owner wait until what this returns is closed."""
+def test_postgres_leases_a_burial_under_way_is_waited_for(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """Who buries a session is told that it has, though the COMMIT was slow, and its answer lost."""
+    with Proxy(postgres.port) as proxy, ThreadPoolExecutor(1) as pool, ExitStack() as held:
+        url = postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        store = held.enter_context(closing(PostgresStore(url)))
+        author = author_of(store)
+        author.write("a", "activate", "terminate", "finish")
+        gate = gated(postgres, store, held, "DELETE")
+        burying = pool.submit(author.bury, "a")
+        await_waiting(postgres, 1, burying)
+        proxy.cut_all()
+        await_waiting(postgres, 2, burying)
+        gate.close()
+        burying.result()
+        assert store.load("a") is None
+
+
+def gated(
+    postgres: PostgresServer,
+    store: PostgresStore,
+    held: ExitStack,
+    change: str = "UPDATE OF owner_id",
+) -> Any:
+    """Have each COMMIT that changes a session so wait until what this returns is closed."""
     schema = store._sql.quoted
     postgres.execute(f"CREATE TABLE {schema}.gate (one int)")
     postgres.execute(
@@ -532,7 +556,7 @@ def gated(postgres: PostgresServer, store: PostgresStore, held: ExitStack) -> An
         f" LOCK TABLE {schema}.gate IN ACCESS SHARE MODE; RETURN NULL; END $$"
     )
     postgres.execute(
-        f"CREATE CONSTRAINT TRIGGER slow AFTER UPDATE OF owner_id ON {schema}.session"
+        f"CREATE CONSTRAINT TRIGGER slow AFTER {change} ON {schema}.session"
         f" DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {schema}.wait()"
     )
     gate = held.enter_context(closing(postgres.connect()))

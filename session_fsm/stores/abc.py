@@ -297,7 +297,10 @@ class SessionStore(ABC):
         return stored is not None and stored.state.config.recovery == "restart"
 
     def give_back(self, taken: Taken) -> None:  # noqa: B027 - where nothing was taken, that is all
-        """Have work that was taken over be the dead owner's again, for whoever asks next."""
+        """Have work that was taken over be the dead owner's again, for whoever asks next.
+
+        It was no attempt then: where attempts are counted, all is as it was before.
+        """
 
     @abstractmethod
     def to_stop(self, owner_id: str) -> tuple[str, ...]:

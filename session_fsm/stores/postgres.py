@@ -230,9 +230,11 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
         def work(link: Connection) -> None:
             admit = partial(self._check_writer, link, session_id)
-            bury(link, self._sql, admit, revision, tombstone)
+            bury(link, self._sql, session_id, revision, tombstone, admit=admit)
 
         def landed(link: Connection) -> bool:
+            # The transaction may still be committing: it has the session locked, and is waited for.
+            link.execute(self._sql(HOLD), (session_id,))
             return tail_of(link, self._sql, session_id) == (event.revision, event.digest)
 
         self._connections.write(work, landed=landed)
@@ -242,7 +244,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
         def work(link: Connection) -> int:
             admit = partial(self._check_writer, link, checkpoint.event.session_id)
-            return compact(link, self._sql, admit, checkpoint, sealed)
+            return compact(link, self._sql, checkpoint, sealed, admit=admit)
 
         return self._connections.write(work)
 

@@ -59,22 +59,28 @@ def _hold(link: Connection, sql: Sql, session_id: str, admit: Callable[[], None]
 
 
 def bury(
-    link: Connection, sql: Sql, admit: Callable[[], None], revision: int, tombstone: Sealed
+    link: Connection,
+    sql: Sql,
+    session_id: str,
+    revision: int,
+    tombstone: Sealed,
+    *,
+    admit: Callable[[], None],
 ) -> None:
     """Remove a final session, its events and tables; in a transaction.
 
     Args:
         link: In that transaction.
         sql: Formats statements.
-        admit: Refuses a writer that may not, once nobody else moves the session.
-        revision: Where the session is.
+        session_id: The session.
+        revision: Where it is.
         tombstone: What is left of it.
+        admit: Refuses a writer that may not, once nobody else moves the session.
 
     Raises:
         SessionNotFoundError: The session is not there.
         RevisionConflictError: The stored revision is not this one.
     """
-    session_id = tombstone.event.session_id
     found = _hold(link, sql, session_id, admit)
     if found != revision:
         raise RevisionConflictError(session_id=session_id, expected=revision, found=found)
@@ -93,16 +99,21 @@ def leave_only(link: Connection, sql: Sql, tombstone: Sealed) -> None:
 
 
 def compact(
-    link: Connection, sql: Sql, admit: Callable[[], None], checkpoint: Checkpoint, sealed: Sealed
+    link: Connection,
+    sql: Sql,
+    checkpoint: Checkpoint,
+    sealed: Sealed,
+    *,
+    admit: Callable[[], None],
 ) -> int:
     """Put a checkpoint in the place of events, in a transaction; returns how many were replaced.
 
     Args:
         link: In that transaction.
         sql: Formats statements.
-        admit: Refuses a writer that may not, once nobody else moves the session.
         checkpoint: The checkpoint.
         sealed: The same, as it is stored.
+        admit: Refuses a writer that may not, once nobody else moves the session.
 
     Raises:
         SessionNotFoundError: The session is not there.
