@@ -77,7 +77,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             connections have its own time-outs. The store keeps none of them, so that commits of
             others are only found, not heard of. It needs one for each thread that calls at once,
             one that heartbeats find free, and two more for a moment, to tend and to tell of
-            commits; a pool that is used up for as long as a lease loses its owners' leases.
+            commits; if it is used up for longer than a third of a lease, owners may lapse.
         schema: The schema; None: what the URL says, or `session_fsm`.
         prepare: Whether statements are prepared; False where a pooler hands connections round by
             transaction, and knows nothing of that; None: what the URL says, or True. The
