@@ -117,12 +117,12 @@ def test_hints_listener_rests_until_it_hears(
     """A child by fork that closes the store wakes nobody, and who is wakened for nothing rests."""
     looks: list[object] = []
 
-    class Selector(selectors.DefaultSelector):  # type: ignore[misc,valid-type]  # it is no constant
+    class Selector(selectors.DefaultSelector):
         def select(self, timeout: float | None = None) -> list[Any]:
             looks.append(None)
             return list(super().select(timeout))
 
-    monkeypatch.setattr(hints.selectors, "DefaultSelector", Selector)
+    monkeypatch.setattr(selectors, "DefaultSelector", Selector)
     rung = threading.Event()
     postgres_store.watch(rung.set)
     assert rung.wait(PATIENCE_SECONDS)
