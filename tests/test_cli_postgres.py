@@ -125,6 +125,15 @@ def test_cli_postgres_makes_no_store_by_the_way(
     assert not has_schema(postgres, postgres_url)
 
 
+def test_cli_postgres_makes_no_store_by_another_scheme(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """The shorter scheme, which libpq takes as well, is looked at in the same way."""
+    answer = call("list", store=postgres_url.replace("postgresql://", "postgres://"))
+    assert answer.err == f"session-fsm: there is no store '{postgres_url}'\n"
+    assert not has_schema(postgres, postgres_url)
+
+
 def test_cli_postgres_misspelt_logs_make_no_store(
     postgres: PostgresServer, postgres_url: str, tmp_path: Path
 ) -> None:

@@ -111,7 +111,7 @@ def test_cli_replay_takes_the_settings(tmp_path: Path) -> None:
         ("--quiet-gap-seconds", "inf"),
         ("--quiet-gap-seconds", "1e300"),
         ("--diagram", "report.pdf"),
-        ("--store", "postgres://me:hunter2@host/db"),
+        ("--store", "mysql://me:hunter2@host/db"),
         ("--store", "sqlite://relative.db"),
         ("--store", "sqlite:///"),
         ("--store", "sqlite:///:memory:"),

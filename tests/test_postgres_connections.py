@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -277,6 +278,41 @@ def test_postgres_connections_of_a_pool_may_be_used_up(
         with pool.connection(), pytest.raises(StoreUnavailableError, match="pool"):
             store.load("a")
         assert store.load("a") is None
+
+
+def test_postgres_connections_of_a_pool_are_not_kept(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """Whoever watches keeps none of them: a pool of one serves whoever comes, and who looks."""
+    schema = postgres_url.rpartition("=")[2]
+    with (
+        ConnectionPool(postgres.url(), min_size=1, max_size=1, timeout=5, open=True) as pool,
+        closing(PostgresStore(pool=pool, schema=schema, retry_seconds=0)) as store,
+    ):
+        store.enlist("author")
+        author = Author(store)
+        end = store.watch(lambda: None)
+        author.write("a", "activate")
+        for _ in range(5):
+            author.write("a", "touch")
+        assert store.tail("a")[0] == 7
+        end()
+
+
+def test_postgres_connections_of_a_pool_are_not_awaited_by_heartbeats(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    """Who renews leases gives up soon where a pool is used up, and tries again in time."""
+    schema = postgres_url.rpartition("=")[2]
+    with (
+        ConnectionPool(postgres.url(), min_size=1, max_size=1, timeout=20, open=True) as pool,
+        closing(PostgresStore(pool=pool, schema=schema, lease_seconds=10)) as store,
+    ):
+        with pool.connection():
+            begun = monotonic()
+            assert not store._leases.renew()
+            assert monotonic() - begun < 10
+        assert store._leases.renew()
 
 
 # --- forks -----------------------------------------------------------------------------------

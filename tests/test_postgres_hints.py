@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import selectors
 import threading
 from contextlib import closing
+from typing import Any
 
 import pytest
 from postgres_server import PostgresServer
@@ -102,6 +105,42 @@ def test_hints_survive_a_lost_connection(
         other.enlist("other")
         Author(other, "other").write("a", "activate")
         assert rung.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("wakened_by", ["a fork", "itself"])
+def test_hints_listener_rests_until_it_hears(
+    postgres_url: str,
+    postgres_store: PostgresStore,
+    monkeypatch: pytest.MonkeyPatch,
+    wakened_by: str,
+) -> None:
+    """A child by fork that closes the store wakes nobody, and who is wakened for nothing rests."""
+    looks: list[object] = []
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> list[Any]:
+            looks.append(None)
+            return list(super().select(timeout))
+
+    monkeypatch.setattr(selectors, "DefaultSelector", Selector)
+    rung = threading.Event()
+    postgres_store.watch(rung.set)
+    assert rung.wait(PATIENCE_SECONDS)
+    rung.clear()
+    if wakened_by == "itself":
+        postgres_store._hints._waker.send(b"!")
+    elif not (child := os.fork()):  # pragma: no cover - another process
+        try:
+            postgres_store.close()
+        finally:
+            os._exit(0)
+    else:
+        os.waitpid(child, 0)
+    with closing(PostgresStore(postgres_url)) as other:
+        other.enlist("other")
+        Author(other, "other").write("a", "activate")
+        assert rung.wait(PATIENCE_SECONDS)
+    assert len(looks) < 20
 
 
 def test_hints_failing_watchers_are_alone(

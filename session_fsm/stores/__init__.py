@@ -131,7 +131,7 @@ def missing_store(url: str) -> str | None:
         StoreError: The server can't be reached, or something else is there.
     """
     scheme, _, rest = url.partition("://")
-    if scheme == "postgresql":
+    if scheme in ("postgresql", "postgres"):
         from .postgres_upgrade import missing_schema
 
         return missing_schema(url)

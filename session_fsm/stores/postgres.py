@@ -73,7 +73,10 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             libpq takes, TLS included; None: a pool is given.
         lifecycle: The lifecycle whose sessions it holds; others may share the schema.
         pool: An open pool of connections, which stays its owner's: it is never closed here, and its
-            connections have its own time-outs.
+            connections have its own time-outs. The store keeps none of them, so that commits of
+            others are only found, not heard of. It needs one for each thread that calls at once,
+            one that heartbeats find free, and two more for a moment, to tend and to tell of
+            commits; if it is used up for longer than a third of a lease, owners may lapse.
         schema: The schema; None: what the URL says, or `session_fsm`.
         prepare: Whether statements are prepared; False where a pooler hands connections round by
             transaction, and knows nothing of that; None: what the URL says, or True. The
@@ -82,7 +85,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             stand still, such as a batch; None: what the role has, and nothing is said when a
             connection begins.
         retry_seconds: For how long a lost server is tried again, before an error is raised.
-        max_connections: Most connections at once, besides those that renew leases.
+        max_connections: Most connections at once for whoever calls. Beside them are up to three
+            that renew leases and tend, and two for hints, one of those from the first watch on.
         lease_seconds: How long an owner lives without a renewal; the same for every node.
         margin_seconds: How much earlier an owner gives up itself; None: a third of that.
         seconds: Tells what has passed on this machine, while it was suspended, too.
@@ -154,8 +158,10 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
             statement_timeout_seconds=statement_timeout_seconds,
             retry_seconds=0,
             max_connections=MAX_HINTING,
+            connect_timeout_seconds=None if pool is None else lease_seconds / 10,
         )
-        self._hints = Hints(self._hinting)
+        # Of a pool none is kept: it may have no other one.
+        self._hints = Hints(self._hinting, listens=pool is None)
         self._tokens = Tokens()
         self._doubtful = []
         try:
@@ -303,6 +309,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         )
 
     def close(self) -> None:
+        if self._connections.is_inherited:
+            return  # owners, threads and sockets are the parent's
         self._connections.close()
         self._leases.close()
         self._tending.close()

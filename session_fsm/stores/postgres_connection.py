@@ -50,7 +50,8 @@ class Connections:
         max_connections: Most connections at once.
         silence_seconds: For how long the server may say nothing, besides the time of a statement,
             if that is known; None: the usual time, or any where it is not.
-        connect_timeout_seconds: Longest time for a connection to be made; None: what the URL says.
+        connect_timeout_seconds: Longest time for a connection to be made, or to be had from a pool;
+            None: what the URL, or the pool, says.
 
     Attributes:
         sql: Formats statements for the schema.
@@ -95,7 +96,7 @@ class Connections:
             )
         else:
             self.target = target_of_pool(where, schema=schema)
-            self.source = BorrowedLinks(where)
+            self.source = BorrowedLinks(where, patience_seconds=connect_timeout_seconds)
         self.url = self.target.url
         self.sql = Sql(self.target.schema or DEFAULT_SCHEMA)
         self._process_id = os.getpid()
@@ -115,13 +116,18 @@ class Connections:
         """Return what tells how long to try again, from now on."""
         return Patience(self.retry_seconds, self._closing)
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether they are a fork's copy of its parent's."""
+        return os.getpid() != self._process_id
+
     def check_open(self) -> None:
         """Refuse to work for a store that was closed.
 
         Raises:
             StoreUnavailableError: It was closed, or is a fork's copy of its parent's.
         """
-        if os.getpid() != self._process_id:
+        if self.is_inherited:
             problem = f"{self.url} was opened before this process was forked: open it here"
             raise StoreUnavailableError(problem=problem)
         if self._closing.is_set():
@@ -326,6 +332,6 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection but those of somebody else's pool; twice is harmless."""
-        if os.getpid() == self._process_id:
+        if not self.is_inherited:
             self._closing.set()
             self.source.close()

@@ -34,6 +34,7 @@ PAUSE_SECONDS: Final = 0.05
 """Shortest time between two notifications of one store."""
 RETRY_SECONDS: Final = 1.0
 _NOT_HERE: Final = (errors.FeatureNotSupported, errors.UndefinedFunction, errors.SyntaxError)
+_AT_ONCE: Final = 4096
 _NOTIFY: Final = b"SELECT pg_notify(%s::text, %s::text)"
 
 
@@ -47,12 +48,14 @@ class Hints:
 
     Args:
         connections: For this alone: one is kept for as long as anybody has watched. It needs two.
+        listens: Whether others are heard of; False where no connection may be kept.
 
     Threads: safe. One sends, from the first commit on; one listens, from the first watch on.
     """
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, *, listens: bool = True) -> None:
         self._connections = connections
+        self._listens = listens
         self._channel = channel_of(connections.sql.schema)
         self._name = random_id()
         self._callbacks: dict[object, Callable[[], None]] = {}
@@ -61,6 +64,7 @@ class Hints:
         self._starting = threading.Lock()
         self._threads: dict[Callable[[], None], threading.Thread] = {}
         self._waker, self._wakened = socket.socketpair()
+        self._wakened.setblocking(False)
 
     # --- sending --------------------------------------------------------------------------
 
@@ -101,7 +105,8 @@ class Hints:
         """
         key = object()
         self._callbacks[key] = callback
-        self._start(self._listen)
+        if self._listens:
+            self._start(self._listen)
 
         def end() -> None:
             self._callbacks.pop(key, None)
@@ -131,6 +136,9 @@ class Hints:
                 selector.register(self._wakened, selectors.EVENT_READ)
                 while not self._closing.is_set():
                     selector.select()
+                    # Whatever was written there must not keep it awake.
+                    with contextlib.suppress(BlockingIOError):
+                        self._wakened.recv(_AT_ONCE)
                     heard = list(link.notifies(timeout=0))
                     if any(each.payload != self._name for each in heard):
                         self._ring()
@@ -157,7 +165,9 @@ class Hints:
             thread.start()
 
     def close(self) -> None:
-        """Send and hear nothing any longer; twice is harmless."""
+        """Send and hear nothing any longer; twice is harmless, and so it is in a fork's child."""
+        if self._connections.is_inherited:
+            return  # what wakes the listener is the parent's, too
         with self._starting:
             if self._closing.is_set():
                 return

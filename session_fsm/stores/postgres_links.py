@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
 MAX_CONNECTIONS: Final = 8
-"""Most connections of a store to its server, but for the one that renews leases."""
+"""Most connections that a store works on at once; leases and hints have others beside them."""
 
 Connection = psycopg.Connection[Any]
 
@@ -147,18 +147,20 @@ class BorrowedLinks:
 
     Args:
         pool: The pool; its owner opens and closes it.
+        patience_seconds: Longest wait for one that somebody else uses; None: the pool's own.
 
     Threads: safe.
     """
 
-    def __init__(self, pool: ConnectionPool[Any]) -> None:
+    def __init__(self, pool: ConnectionPool[Any], *, patience_seconds: float | None = None) -> None:
         self._pool = pool
+        self._patience_seconds = patience_seconds
 
     @contextmanager
     def link(self) -> Iterator[Connection]:
         """Give a connection in autocommit mode; see `Source`."""
         try:
-            link = self._pool.getconn()
+            link = self._pool.getconn(self._patience_seconds)
         except psycopg.Error as fault:
             raise ConnectError(f"the pool gave no connection: {type(fault).__name__}") from None
         undo: Callable[[], None] = _nothing
