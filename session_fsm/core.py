@@ -405,13 +405,10 @@ class Core:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:
             return ()
-        operation_id = self.new_operation_id()
-        observer = self.observer
+        observer, told = self.observer, (self.new_operation_id(), draft.owner_id)
         started = 0.0 if observer is None else perf_counter()
         try:
-            written = self.store.write_items(
-                session_id, revision, draft.writes, operation_id, draft.owner_id
-            )
+            written = self.store.write_items(session_id, revision, draft.writes, *told)
         except RevisionConflictError:
             return None
         if observer is not None and not self.in_batch:

@@ -253,7 +253,8 @@ def test_postgres_leases_fence_whatever_is_written(
     assert everything(store, "author") == before
     assert store.mark("m") is None
     store.dismiss("author")
-    author.put("a", Put("files", "k", 1))
+    with pytest.raises(FencedError):
+        author.put("a", Put("files", "k", 1))
     author.bury("end")
     assert store.compact(checkpoint) > 0
 
@@ -587,8 +588,8 @@ def test_postgres_leases_a_writer_that_was_paused_is_not_overtaken(
     check = store._check_writer
     taken: list[Taken] = []
 
-    def paused(link: Any, session_id: str | None = None) -> None:
-        check(link, session_id)
+    def paused(link: Any, session_id: str | None = None, owner_id: str | None = None) -> None:
+        check(link, session_id, owner_id)
         expire(postgres, store, "author")
         taken.extend(other.take_over("heir", 9, restarting=True))
 
