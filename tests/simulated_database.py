@@ -208,11 +208,14 @@ class SimulatedDatabase(MemoryStore):
         if operation_id not in self._answers:
             taken = [self._seize(each, owner_id) for each in left]
             found = tuple(each for each in taken if each.work)
-            for session_id in {each.session_id: None for each in found}:
+            counted = [each for each in found if any(work in OWNING for work in each.work)]
+            for session_id in {each.session_id: None for each in counted}:
                 count, _ = self._work._takings.get(session_id, (0, None))
                 self._work._takings[session_id] = count + 1, self.clock.now()
             counted = tuple(
                 attrs.evolve(each, attempts=self._work._takings[each.session_id][0])
+                if each in counted
+                else each
                 for each in found
             )
             self._answers[operation_id] = self._took(owner_id, counted)

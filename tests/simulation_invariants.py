@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from simulated_database import START
+from simulated_database import OWNING, START
 from simulated_guards import Before
 from simulation_node import STOP_SECONDS
 
@@ -144,7 +144,7 @@ class Invariants:
         leases, now = self._town.database.leases, self._world.now
         if leases.get(owner_id, -1.0) <= now:
             self._wrong(f"fencing: {owner_id} has taken over, though its lease was over")
-        for session_id in {each.session_id: None for each in taken}:
+        for session_id in {each.session_id: None for each in taken if _is_counted(each)}:
             self._takings[session_id] = self._takings.get(session_id, 0) + 1
         for each in taken:
             session_id = each.session_id
@@ -161,10 +161,10 @@ class Invariants:
                 self._taken[key] = owner_id
             if _WORKER in each.work:
                 self._begin_recovery(each)
-            if each.attempts != self._takings[session_id]:
+            times = self._takings[session_id] if _is_counted(each) else 0
+            if each.attempts != times:
                 self._wrong(
-                    f"attempts: {session_id} was taken over {self._takings[session_id]} times,"
-                    f" not {each.attempts}"
+                    f"attempts: {session_id} was taken over {times} times, not {each.attempts}"
                 )
 
     def _begin_recovery(self, taken: Taken) -> None:
@@ -211,6 +211,8 @@ class Invariants:
         """Note that what was taken over is to be taken again."""
         self._world.tell(f"database: {taken.holder_id} gives back {taken.session_id}")
         self.saw("given back")
+        if taken.attempts:
+            self._takings[taken.session_id] = taken.attempts - 1
         for work in taken.work:
             count = self._claims.get((taken.session_id, work), 0)
             self._taken.pop((taken.session_id, taken.owner_id, work, count), None)
@@ -280,3 +282,8 @@ class Invariants:
                     continue
                 if _WORKER in database.work_of(session_id, core.owner_id):
                     self._wrong(f"claim: {core.owner_id} does not run {session_id}, and says so")
+
+
+def _is_counted(taken: Taken) -> bool:
+    """Tell whether it was whoever ran a session, or began to, that died."""
+    return any(work in OWNING for work in taken.work)
