@@ -212,13 +212,13 @@ class SimulatedDatabase(MemoryStore):
             for session_id in {each.session_id: None for each in counted}:
                 count, _ = self._work._takings.get(session_id, (0, None))
                 self._work._takings[session_id] = count + 1, self.clock.now()
-            counted = tuple(
+            told = tuple(
                 attrs.evolve(each, attempts=self._work._takings[each.session_id][0])
                 if each in counted
                 else each
                 for each in found
             )
-            self._answers[operation_id] = self._took(owner_id, counted)
+            self._answers[operation_id] = self._took(owner_id, told)
         return self._answers[operation_id]
 
     def _seize(self, left: Abandoned, owner_id: str) -> Taken:
