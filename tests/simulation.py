@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
@@ -170,8 +171,10 @@ def main() -> None:
     counts: Counter[str] = Counter()
     last = told.first + told.seeds
     parts = [range(each, min(each + PART, last)) for each in range(told.first, last, PART)]
-    with multiprocessing.get_context("spawn").Pool(told.processes) as pool:
-        for wrong, seen, seconds in pool.imap(_run, parts):
+    spawn = multiprocessing.get_context("spawn")
+    # Unlike a pool of `multiprocessing`, it says so when one of its processes is killed.
+    with ProcessPoolExecutor(told.processes, mp_context=spawn) as pool:
+        for wrong, seen, seconds in pool.map(_run, parts):
             counts.update(seen)
             spent += seconds
             failed += len(wrong)
