@@ -10,7 +10,7 @@ import pytest
 from postgres_proxy import Proxy
 from postgres_server import PostgresServer
 
-from session_fsm import StoreUnavailableError
+from session_fsm import FencedError, StoreUnavailableError
 from session_fsm.items import Clear, Put
 from session_fsm.stores import PostgresStore
 from session_fsm.testing.authors import BEGINNING, Author
@@ -67,6 +67,39 @@ def test_items_whose_answer_was_lost_are_told(
     assert proxy.lost == 2
     [item] = author.put("a", Put("files", "k", 1, expected_version=0))
     assert item.version == 2  # type: ignore[union-attr]
+
+
+def test_items_written_by_who_has_lapsed_since_are_told(
+    author: Author,
+    before_commit: Before,
+    proxy: Proxy,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A write that has landed is told as made, though its owner died before that was known."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    patience, lapses = store._connections.patience, list[str]()
+
+    def lapsing() -> Any:
+        found = patience()
+        pause = found.pause
+
+        def paused() -> bool:
+            lapses.append("author")
+            postgres.execute(f"DELETE FROM {store._sql.quoted}.owner")
+            return pause()
+
+        found.pause = paused  # type: ignore[method-assign]
+        return found
+
+    monkeypatch.setattr(store._connections, "patience", lapsing)
+    before_commit(lambda: proxy.lose_answers(1))
+    [item] = author.put("a", Put("files", "k", 1))
+    assert lapses == ["author"]
+    assert store.item("a", "files", "k", BEGINNING) == item
+    with pytest.raises(FencedError):
+        author.put("a", Put("files", "k", 2))
 
 
 def test_items_that_were_not_written_are_written(
