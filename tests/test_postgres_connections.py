@@ -18,6 +18,7 @@ from session_fsm import StoreUnavailableError
 from session_fsm.items import Put
 from session_fsm.keys import Keyring
 from session_fsm.stores import PostgresStore, open_store, upgrade_store
+from session_fsm.stores.postgres_links import Connection
 from session_fsm.stores.postgres_sql import DEFAULT_SCHEMA, Sql
 from session_fsm.stores.postgres_url import target_of
 from session_fsm.testing.authors import Author
@@ -186,6 +187,16 @@ def test_postgres_connections_need_one_place(postgres_url: str) -> None:
 # --- poolers ---------------------------------------------------------------------------------
 
 
+def prepared_after_three(link: Connection) -> int:
+    """Return how many statements a connection has in the server, one run three times among them."""
+    for _ in range(3):
+        link.execute(b"SELECT 1").fetchall()
+    [(number,)] = link.execute(
+        b"SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '_pg3%'"
+    ).fetchall()
+    return int(number)
+
+
 @pytest.mark.parametrize(
     ("query", "argument", "prepared"),
     [
@@ -207,13 +218,7 @@ def test_postgres_connections_prepare_statements_or_not(
         author.put("a", Put("files", "k", 1), Put("files", "l", 1))
         assert store._leases.renew()
         for each in (store._connections, store._beats, store._hinting):
-            each.read(lambda link: link.execute(b"SELECT 1").fetchall())
-            each.read(lambda link: link.execute(b"SELECT 1").fetchall())
-            [(number,)] = each.read(
-                lambda link: link.execute(
-                    b"SELECT count(*) FROM pg_prepared_statements WHERE name LIKE '_pg3%'"
-                ).fetchall()
-            )
+            number = each.read(prepared_after_three)
             assert (number > 0) == prepared
         assert store.check() == ()
 
