@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from .explain import next_timed
+from .history import Step
 from .items import Written
+from .lifecycle import Lifecycle
 from .session import SessionEvent
 from .state import SessionState
-from .stores.records import StoredStep
+from .stores.records import StoredStep, Tail
+
+
+def stored_steps(
+    steps: Iterable[Step], revision: int, tail: Tail, lifecycle: Lifecycle
+) -> tuple[StoredStep, ...]:
+    """Return steps as they are stored.
+
+    Args:
+        steps: In order.
+        revision: The one that the session had before them.
+        tail: What the first of them is chained to.
+        lifecycle: Tells when they let something be due.
+    """
+    stored: list[StoredStep] = []
+    for number, step in enumerate(steps, revision + 1):
+        timed = next_timed(step.after, lifecycle)
+        tail = StoredStep(step, number, tail, None if timed is None else timed[1])
+        stored.append(tail)
+    return tuple(stored)
 
 
 class Change:

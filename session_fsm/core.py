@@ -14,14 +14,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
-from .changes import Change, Observer
+from .changes import Change, Observer, stored_steps
 from .clock import Clock, IdFactory, numbered_ids
 from .decisions import Decision, Draft, settle
 from .errors import (
@@ -31,7 +31,6 @@ from .errors import (
     SessionNotFoundError,
     StoreError,
 )
-from .explain import next_timed
 from .history import step_of
 from .items import Written
 from .landing import write
@@ -42,10 +41,12 @@ from .session import SessionEvent
 from .slots import Batch, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
-from .stores.records import Commit, Stored, StoredStep, Tail, Work, commit_of
+from .stores.records import Commit, Stored, StoredStep, Tail, Taken, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
 from .work import ShownWork, in_order
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +222,18 @@ class Core:
             return observer.around(session_id, decision, make)
         return self._locked(session_id, self._change_and_go_on, session_id, *made)
 
-    def _locked(self, session_id: str, work: Callable[..., Change], *arguments: Any) -> Change:
+    def release(self, session_id: str, work: Iterable[Work], owner_id: str) -> None:
+        """Let go of work in a session, without a step.
+
+        Nobody here claims it meanwhile: a store that has lost the answer does it again.
+        """
+        self._locked(session_id, lambda _: self.store.release(session_id, work, owner_id))
+
+    def give_back(self, taken: Taken) -> None:
+        """Have what was taken over be the dead owner's again; as `release`."""
+        self._locked(taken.session_id, lambda _: self.store.give_back(taken))
+
+    def _locked(self, session_id: str, work: Callable[..., T], *arguments: Any) -> T:
         """Do something with the slot of a session, locked, then tell of what was committed."""
         batch = None if self._batch is None else self._my_batch()
         slots = self._slots if batch is None else batch.slots
@@ -235,7 +247,7 @@ class Core:
                     continue
                 slot.holder = me
                 try:
-                    change = work(slot, *arguments)
+                    result = work(slot, *arguments)
                 except BaseException:
                     slot.machine = None
                     raise
@@ -244,7 +256,7 @@ class Core:
             if slot.outbox:
                 self._subscribers.tell(slot.outbox)
             slots.trim()
-            return change
+            return result
 
     def _change_and_go_on(
         self,
@@ -344,22 +356,11 @@ class Core:
         origin: tuple[int, Tail],
         claims: tuple[Work, ...],
     ) -> tuple[StoredStep, ...]:
-        expected, tail = origin
-        revision = expected
-        stored: list[StoredStep] = []
-        for step in draft.steps:
-            revision += 1
-            timed = next_timed(step.after, self.lifecycle)
-            tail = StoredStep(step, revision, tail, None if timed is None else timed[1])
-            stored.append(tail)
-        steps = tuple(stored)
+        expected = origin[0]
+        steps = stored_steps(draft.steps, *origin, self.lifecycle)
         state = machine.state
         before = draft.steps[0].before
-        ended, begun = self._shown_work.changed(before, state)
-        if claims:
-            begun = begun.union(claims)
-        if draft.let_go:
-            ended = ended.union(draft.let_go)
+        begun, ended = self._shown_work.changed(before, state, claims, draft.let_go)
         commit = commit_of(
             state.session_id,
             self.new_operation_id(),
@@ -367,8 +368,8 @@ class Core:
             expected,
             before is None,
             steps,
-            in_order(begun) if begun else (),
-            in_order(ended) if ended else (),
+            begun,
+            ended,
             state.status in self._endings,
             draft.writes,
         )
@@ -380,7 +381,7 @@ class Core:
             self.check_open()  # its owner is dismissed when a manager is closed
             raise
         seconds = None if observer is None else perf_counter() - started
-        slot.machine, slot.tail = machine, tail
+        slot.machine, slot.tail = machine, steps[-1]
         if self._batch is not None and (batch := self._my_batch()) is not None:
             batch.touched[commit.session_id] = None
             batch.events.extend(step.sealed.event for step in steps)
@@ -400,7 +401,7 @@ class Core:
     ) -> tuple[Written, ...] | None:
         """Do what leaves a session at its revision; None if it has to be decided afresh."""
         if draft.let_go:
-            self.store.release(session_id, in_order(draft.let_go), draft.owner_id)
+            self.store.release(session_id, in_order(draft.let_go), draft.holder_id)
             if self.read(session_id).revision != revision:
                 return None  # somebody may have waited for what was let go of just now
         if draft.writes is None:

@@ -44,6 +44,7 @@ class Draft:
     Attributes:
         steps: What was decided, in order.
         let_go: Work that is to be let go of beyond what the steps end.
+        holder_id: In whose name that work stands, where no step is made.
         writes: What is written to tables of the session before the first step, or without any.
     """
 
@@ -52,6 +53,7 @@ class Draft:
         "_store",
         "at",
         "auto_idle",
+        "holder_id",
         "let_go",
         "owner_id",
         "steps",
@@ -73,6 +75,7 @@ class Draft:
         self.owner_id = owner_id
         self.steps: list[Step] = []
         self.let_go: set[Work] = set()
+        self.holder_id = owner_id
         self.writes: ItemWrites | None = None
 
     @property

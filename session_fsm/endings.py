@@ -119,15 +119,18 @@ class Recover:
     Attributes:
         left: Returns what they left; asked anew for each decision, because somebody alive may have
             taken it up since. Taking it up raises the revision, so the commit would see it.
+        holder_id: In whose name it stands.
         error: What the session is ended with, if a worker is among it; None: it lives on.
     """
 
     left: Callable[[], tuple[Work, ...]]
+    holder_id: str
     error: str | None = None
 
     def __call__(self, draft: Draft) -> None:
         """Decide."""
         draft.let_go.update(self.left())
+        draft.holder_id = self.holder_id
         tasks = tuple(
             task for task in draft.state.active_tasks if Work("task", task) in draft.let_go
         )

@@ -87,7 +87,9 @@ class SessionKeeper(SessionReader):
     def _left_over(self) -> deque[Taken]:
         """Return what this manager has to recover besides what it is about to take over."""
         for commit in landed_late(self._core.store, self._core.doubtful):
-            if not self._workers.has(commit.session_id):
+            if self._workers.has(commit.session_id):
+                self._core.doubtful.append(commit)  # it is being stopped, perhaps
+            else:
                 # Nobody knew that it would land, and what was started was stopped: the session has
                 # a worker that does not run, and is nobody else's while this manager lives.
                 worker = (Work("worker"),)

@@ -12,13 +12,14 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 import attrs
 
 from .changes import Change
 from .core import Core
-from .decisions import Adopt, Decision, cause_in_words, settle
+from .decisions import Adopt, Decision, cause_in_words
 from .endings import Recover
 from .errors import (
     SessionNotFoundError,
@@ -38,7 +39,8 @@ BATCH_SIZE: Final = 100
 """Most sessions that are taken over at a time: what is not recovered yet waits for nobody else."""
 
 _WORKER: Final = Work("worker")
-_Left = Callable[[], tuple[Work, ...]]
+_OWNER_DIED: Final = "its owner died"
+_IN_DOUBT: Final = "its worker was stopped, because nobody knew whether it was claimed"
 
 Restart = Callable[[Claimed], object]
 """Starts a worker for a session that was claimed for that."""
@@ -70,16 +72,18 @@ def recover(
     reaped = reap_orphans(core.store)
     seen: set[tuple[str, str]] = set()
     # Nobody else takes what this owner has: what could not even be given back is for the next call.
-    in_hand = [each for each in _emptied(waiting) if each.holder_id == owner_id]
+    held = (each for each in _emptied(waiting) if each.holder_id == owner_id)
+    in_hand = list(dict.fromkeys(held))
+    take = partial(core.store.take_over, owner_id, BATCH_SIZE, restarting=restarting)
     try:
         _recover_all(tally, in_hand, seen)
-        while taken := core.store.take_over(owner_id, BATCH_SIZE, restarting=restarting):
+        while taken := take(passing_over=tally.not_recovered):
             in_hand += taken
-            # A store may give less at a time than there is, or again what was not recovered.
+            # A store may give less at a time than there is, or again what it gave before.
             if not _recover_all(tally, in_hand, seen):
                 break
     finally:
-        waiting.extend(in_hand)
+        waiting.extend(in_hand + tally.kept)
     return tally.report(reaped)
 
 
@@ -95,8 +99,8 @@ def _recover_all(tally: _Recovered, in_hand: list[Taken], seen: set[tuple[str, s
     while in_hand:
         each = in_hand[0]
         key = (each.session_id, each.owner_id)
-        if key in seen:  # it could not be recovered before, and was given back
-            tally.core.store.give_back(each)
+        if key in seen:
+            tally.core.give_back(each)
         else:
             seen.add(key)
             news = True
@@ -107,7 +111,11 @@ def _recover_all(tally: _Recovered, in_hand: list[Taken], seen: set[tuple[str, s
 
 @attrs.define
 class _Recovered:
-    """What was done so far."""
+    """What was done so far.
+
+    Attributes:
+        kept: What could not be recovered, and is nobody's to be given back to.
+    """
 
     core: Core
     owner_id: str
@@ -118,6 +126,12 @@ class _Recovered:
     restarted: dict[str, None] = attrs.field(factory=dict)
     dropped: list[str] = attrs.field(factory=list)
     failed: list[tuple[str, str]] = attrs.field(factory=list)
+    kept: list[Taken] = attrs.field(factory=list)
+
+    @property
+    def not_recovered(self) -> tuple[str, ...]:
+        """The sessions that could not be recovered."""
+        return tuple(session_id for session_id, _ in self.failed)
 
     def report(self, reaped: tuple[Reaped, ...]) -> RecoveryReport:
         """Tell it."""
@@ -133,22 +147,25 @@ class _Recovered:
 
     def recover(self, taken: Taken) -> None:
         """Clear away what a dead owner left in one session."""
-        session_id, store = taken.session_id, self.core.store
+        session_id = taken.session_id
         try:
             self._recover(taken)
         except SessionStartError:
             self.ended[session_id] = None
         except SessionNotFoundError:
-            store.release(session_id, taken.work, taken.holder_id)
+            self.core.release(session_id, taken.work, taken.holder_id)
         except Exception as fault:
             # Be it the lifecycle's own code that fails: the dead have left other sessions as well.
             logger.exception("session %r was not recovered", session_id)
             self.failed.append((session_id, cause_in_words(fault)))
-            store.give_back(taken)
+            if taken.owner_id:
+                self.core.give_back(taken)
+            else:
+                self.kept.append(taken)
 
     def _recover(self, taken: Taken) -> None:
         core, session_id = self.core, taken.session_id
-        left = _left_in(core.store, taken)
+        left = _Left(core.store, taken)
         error = self._error(taken)
         runs = _WORKER in taken.work and error is None and self._is_run_anew(taken)
         if runs and (claimed := self._adopted(taken, left)) is not None:
@@ -156,18 +173,11 @@ class _Recovered:
             self.restart(claimed)
             self.restarted[session_id] = None
             return
-        change = self._change(session_id, Recover(left, error))
+        change = self._change(session_id, Recover(left, taken.holder_id, error))
         self.dropped += _tasks_ended(core, change.steps)
-        # What no step let go of, such as a worker of a session that lives on.
-        still = bool(left())
-        core.store.release(session_id, taken.work, taken.holder_id)
-        events = change.events
-        if core.is_ending(change.state.status):
-            # Somebody may have waited for what was let go of just now.
-            change = self._change(session_id, settle)
-            events += change.events
         final = change.state.status in core.lifecycle.final
-        if events or (still and not final):
+        # Without a step, too, such as the worker of a session that rests.
+        if change.steps or (left.last and not final):
             (self.ended if final else self.released)[session_id] = None
 
     def _change(self, session_id: str, decision: Decision, claims: tuple[Work, ...] = ()) -> Change:
@@ -178,7 +188,7 @@ class _Recovered:
         if taken.attempts > self.max_takeovers:
             return f"its owner died, as {taken.attempts - 1} did before within an hour"
         ends = self.core.read(taken.session_id).state.config.recovery == "end"
-        return "its owner died" if ends else None
+        return (_OWNER_DIED if taken.owner_id else _IN_DOUBT) if ends else None
 
     def _is_run_anew(self, taken: Taken) -> bool:
         if self.restart is None:
@@ -187,16 +197,14 @@ class _Recovered:
 
     def _adopted(self, taken: Taken, left: _Left) -> Claimed | None:
         """Drop what a dead owner did in a session, and claim its worker; None if that is over."""
-        core, session_id = self.core, taken.session_id
-        change = self._change(session_id, Recover(lambda: tuple(_without_worker(left()))))
-        self.dropped += _tasks_ended(core, change.steps)
+        session_id = taken.session_id
+        rest = Recover(lambda: tuple(_without_worker(left())), taken.holder_id)
+        self.dropped += _tasks_ended(self.core, self._change(session_id, rest).steps)
         try:
             adopt = Adopt(takes_over=lambda: _WORKER in left())
             change = self._change(session_id, adopt, claims=(_WORKER,))
         except (TransitionError, SessionSupervisedError):
             return None  # it has expired, is ending, or somebody else was first
-        rest = tuple(_without_worker(taken.work))
-        core.store.release(session_id, rest, taken.holder_id)
         return Claimed(session_of(change.state, change.revision, None), self.owner_id)
 
 
@@ -204,16 +212,27 @@ def _without_worker(work: Iterable[Work]) -> Iterator[Work]:
     return (each for each in work if each != _WORKER)
 
 
-def _left_in(store: SessionStore, taken: Taken) -> _Left:
-    """Return what tells what dead owners have left in a session that was taken over."""
+@attrs.define
+class _Left:
+    """Tells what is left to be recovered in a session that was taken over.
 
-    def left() -> tuple[Work, ...]:
+    Attributes:
+        last: What was told last.
+    """
+
+    store: SessionStore
+    taken: Taken
+    last: tuple[Work, ...] = ()
+
+    def __call__(self) -> tuple[Work, ...]:
+        taken = self.taken
         if taken.holder_id == taken.owner_id:
-            return tuple(work for each in store.abandoned(taken.session_id) for work in each.work)
-        held = store.work_of(taken.session_id, taken.holder_id)
-        return tuple(work for work in taken.work if work in held)
-
-    return left
+            dead = self.store.abandoned(taken.session_id)
+            self.last = tuple(work for each in dead for work in each.work)
+        else:
+            held = self.store.work_of(taken.session_id, taken.holder_id)
+            self.last = tuple(work for work in taken.work if work in held)
+        return self.last
 
 
 def _tasks_ended(core: Core, steps: tuple[StoredStep, ...]) -> list[str]:

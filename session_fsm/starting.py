@@ -126,7 +126,7 @@ class Starting:
 
     def let_go(self, claimed: Claimed) -> None:
         """Let go of the worker of a session, where none runs."""
-        self._core.store.release(claimed.session_id, _WORKER, claimed.owner_id)
+        self._core.release(claimed.session_id, _WORKER, claimed.owner_id)
 
     def done(self, claimed: Claimed, worker: Any) -> Session:
         """Activate a session for which something was started.

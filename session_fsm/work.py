@@ -44,9 +44,30 @@ class ShownWork:
         self._in = {status: work_in(status, lifecycle) for status in lifecycle.statuses}
 
     def changed(
+        self,
+        before: SessionState | None,
+        after: SessionState,
+        claims: Collection[Work],
+        let_go: Collection[Work],
+    ) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+        """Return the work that a change begins, and the work that it ends, as they are written.
+
+        Args:
+            before: The state before it; None: there was none.
+            after: The state after it.
+            claims: What is begun besides.
+            let_go: What is ended besides.
+        """
+        begun, ended = self._shown(before, after)
+        if claims:
+            begun = begun.union(claims)
+        if let_go:
+            ended = ended.union(let_go)
+        return in_order(begun) if begun else (), in_order(ended) if ended else ()
+
+    def _shown(
         self, before: SessionState | None, after: SessionState
     ) -> tuple[frozenset[Work], frozenset[Work]]:
-        """Return the work that a change ends, and the work that it begins."""
         shown = self._in
         if (
             before is not None
@@ -55,4 +76,4 @@ class ShownWork:
         ):
             return _NONE, _NONE
         old, new = work_of(before, self._lifecycle), work_of(after, self._lifecycle)
-        return old - new, new - old
+        return new - old, old - new

@@ -186,7 +186,7 @@ class Workers:
         try:
             self._core.change(session_id, StopDone(error), owner_id=worker.owner_id)
         except SessionNotFoundError:
-            self._core.store.release(session_id, (Work("worker"),), worker.owner_id)
+            self._core.release(session_id, (Work("worker"),), worker.owner_id)
 
     def gone(self, session_id: str, worker: DeferredWorker) -> None:
         """Note that a worker does not run any longer, though its session may live on."""
@@ -213,7 +213,7 @@ class Workers:
             try:
                 events += self._core.change(session_id, StopDone(), owner_id=owner_id).events
             except SessionNotFoundError:
-                self._core.store.release(session_id, (Work("worker"),), owner_id)
+                self._core.release(session_id, (Work("worker"),), owner_id)
             except Exception as fault:
                 # One session that can't be read or moved does not keep the others running.
                 logger.exception("session %r can't be gone on with", session_id)

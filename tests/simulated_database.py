@@ -8,7 +8,7 @@ live, or with an old token, is refused.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -185,19 +185,29 @@ class SimulatedDatabase(MemoryStore):
 
     # --- taking over ----------------------------------------------------------------------
 
-    def take(self, owner_id: str, limit: int, *, restarting: bool, operation_id: str) -> Answer:
+    def take(
+        self,
+        owner_id: str,
+        limit: int,
+        *,
+        restarting: bool,
+        passing_over: Collection[str],
+        operation_id: str,
+    ) -> Answer:
         """Take over, at one instant; asked again by the same operation, return what was taken."""
         if operation_id not in self._answers:
-            taken = self.take_over(owner_id, limit, restarting=restarting)
+            taken = self.take_over(
+                owner_id, limit, restarting=restarting, passing_over=passing_over
+            )
             self._answers[operation_id] = self._took(owner_id, taken)
         return self._answers[operation_id]
 
     def look_for_dead(
-        self, owner_id: str, limit: int, *, restarting: bool
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str]
     ) -> tuple[Abandoned, ...]:
         """Return what could be taken over, and leave it to others as well."""
         self.fence([owner_id])
-        left = self.abandoned()
+        left = (each for each in self.abandoned() if each.session_id not in passing_over)
         return tuple(each for each in left if restarting or not self._restarts(each))[:limit]
 
     def take_found(

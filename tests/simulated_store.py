@@ -7,7 +7,7 @@ writes is a transaction: it is done before its connection is lost, or never.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -182,7 +182,9 @@ class SimulatedStore(SimulatedReading):
         for key in [key for key in self._tokens if key[0] == owner_id]:
             del self._tokens[key]
 
-    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+    def take_over(
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
+    ) -> tuple[Taken, ...]:
         """Give work of dead owners to a living one; what was in doubt is looked up first."""
         self.keeper.check(owner_id, "")
         self._doubtful = [each for each in self._doubtful if each[0] == owner_id]
@@ -199,10 +201,17 @@ class SimulatedStore(SimulatedReading):
                 owner_id,
                 limit,
                 restarting=restarting,
+                passing_over=passing_over,
                 operation_id=operation_id,
             )
         else:
-            look = partial(self._database.look_for_dead, owner_id, limit, restarting=restarting)
+            look = partial(
+                self._database.look_for_dead,
+                owner_id,
+                limit,
+                restarting=restarting,
+                passing_over=passing_over,
+            )
             found = self._insist(look)
             self._machine.sleep(self._machine.world.chance.uniform(0, 2.0))
             take = partial(self._database.take_found, owner_id, found, operation_id=operation_id)

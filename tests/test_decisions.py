@@ -363,7 +363,7 @@ def test_decisions_recover(
     session: SessionState, left: tuple[Work, ...], work: tuple[Work, ...], fired: list[str]
 ) -> None:
     """Only what the dead have left is cleared away, and what follows from that."""
-    assert decided(Recover(lambda: left), session, work=work, auto_idle=False) == fired
+    assert decided(Recover(lambda: left, "dead"), session, work=work, auto_idle=False) == fired
 
 
 def test_decisions_work_of() -> None:

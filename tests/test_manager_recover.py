@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -22,7 +23,7 @@ from managing import (
     work_left,
 )
 
-from session_fsm import RecoveryReport, SessionManager, StoreUnavailableError
+from session_fsm import RecoveryReport, SessionConfig, SessionManager, StoreUnavailableError
 from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
@@ -170,6 +171,18 @@ def test_manager_recover_worker_of_a_session_that_lives_on(house: House) -> None
     assert manager.terminate("a").status == "terminated"
 
 
+def test_manager_recover_worker_of_a_session_at_rest(house: House) -> None:
+    """A dead worker of a session that rests already is let go of, without a step; it is told."""
+    manager, dead = house.open(), house.open()
+    dead.create("a", start=lambda _: Worker())
+    manager.fire("a", "go_idle")
+    dead.close()
+    assert manager.recover() == RecoveryReport(released=("a",))
+    assert triggers(manager, "a") == [None, "activate", "go_idle"]
+    assert work_left(manager, "a") == set()
+    assert manager.recover() == RecoveryReport()
+
+
 def test_manager_recover_a_task_begun_again(house: House, manager: SessionManager) -> None:
     """A task that the dead owner began, and a living one began again, is not dropped."""
     dead = house.open()
@@ -269,6 +282,31 @@ def test_manager_recover_past_a_bad_session(house: House) -> None:
     assert manager.recover().dropped_tasks == ("b",)
 
 
+def test_manager_recover_past_many_bad_sessions(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that can't be recovered hold up none behind them, however many they are."""
+    monkeypatch.setattr("session_fsm.recovering.BATCH_SIZE", 2)
+    store = house.store()
+    manager, dead = house.open(store=store), house.open()
+    for session_id in "abcdefgh":
+        manager.create(session_id)
+        dead.begin_task(session_id, "t")
+    dead.close()
+
+    def poison(commit: object) -> None:
+        if getattr(commit, "session_id", None) in set("abcdf"):
+            raise RuntimeError("poison")
+
+    store.before["commit"] = poison
+    for released in (("e", "g", "h"), ()):
+        report = manager.recover()
+        assert [session_id for session_id, _ in report.failed] == list("abcdf")
+        assert report.released == released
+    store.before.clear()
+    assert manager.recover().released == tuple("abcdf")
+
+
 def test_manager_recover_goes_on_with_what_it_took_over(house: House) -> None:
     """What was taken over and could not be recovered, for want of the store, is so later."""
     dead = house.open()
@@ -307,6 +345,30 @@ def test_manager_recover_lets_go_while_a_task_ends(house: House) -> None:
     store.before["release"] = once(end_task)
     assert manager.recover() == RecoveryReport(ended=("a",))
     assert triggers(manager, "a")[-1] == "finish"
+
+
+def test_manager_recover_lets_go_of_nothing_newer(house: House) -> None:
+    """Nobody claims a worker between two tries to let go of it: the second would let go of theirs.
+
+    A store that has lost the answer to the first tries again.
+    """
+    store = house.store()
+    manager, dead = house.open(store=store), house.open()
+    dead.create("a", config=SessionConfig(recovery="restart"), start=lambda _: Worker())
+    dead.close()
+    claimed = threading.Event()
+    claims = []
+
+    def lose_the_answer(session_id: str, work: tuple[Work, ...], owner_id: str) -> None:
+        claims.append(begin(manager._starting.adopt, session_id))
+        store.after["commit"] = lambda _: claimed.set()
+        claimed.wait(0.2)
+        store.release(session_id, work, owner_id)
+
+    store.after["release"] = once(lose_the_answer)
+    assert manager.recover(restart=lambda _: None) == RecoveryReport(restarted=("a",))
+    [adopted] = end(*claims)
+    assert store.work_of("a", adopted.owner_id) == (Work("worker"),)
 
 
 def test_manager_recover_expired_meanwhile(house: House) -> None:

@@ -219,7 +219,7 @@ def test_takeover_leaves_nothing_behind(
         monkeypatch.setattr(
             heir.store,
             "take_over",
-            lambda owner_id, _, restarting: take_over(owner_id, 2, restarting=restarting),
+            lambda owner_id, _, **more: take_over(owner_id, 2, **more),
         )
     assert heir.recover().released == ids
     assert heir.store.abandoned() == ()

@@ -10,7 +10,7 @@ Every store obeys the same contract, the one in memory included, and passes the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 
@@ -263,7 +263,9 @@ class SessionStore(ABC):
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         """Return what dead owners left, by session; of one session, or of all."""
 
-    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+    def take_over(
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
+    ) -> tuple[Taken, ...]:
         """Give work of dead owners to a living one: each session to one of those who ask for it.
 
         This leaves it in the name of the dead, and to the next commit: whoever commits first has
@@ -273,13 +275,12 @@ class SessionStore(ABC):
             owner_id: Who takes it.
             limit: Most sessions; a store that leaves the work in the name of the dead gives all.
             restarting: Whether sessions whose worker is to be started anew are among them.
+            passing_over: Ids of sessions that are not, whatever was left in them.
 
         Returns:
             What was taken, by session.
         """
         left = self.abandoned()
-        if not restarting:
-            left = tuple(each for each in left if not self._restarts(each))
         return tuple(
             Taken(
                 session_id=each.session_id,
@@ -288,6 +289,7 @@ class SessionStore(ABC):
                 holder_id=each.owner_id,
             )
             for each in left
+            if each.session_id not in passing_over and (restarting or not self._restarts(each))
         )
 
     def _restarts(self, left: Abandoned) -> bool:

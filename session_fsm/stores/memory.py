@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
@@ -287,15 +287,15 @@ class MemoryStore(SessionStore):
         with self._open():
             return self._work.abandoned(session_id)
 
-    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+    def take_over(
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
+    ) -> tuple[Taken, ...]:
         with self._open():
             if not self._is_alive(owner_id):
                 raise FencedError(session_id="", owner_id=owner_id)
             left = self.abandoned()
-            others = [] if restarting else [each for each in left if self._restarts(each)]
-            passed_over = {each.session_id for each in others}
-            ids = dict.fromkeys(each.session_id for each in left)
-            first = [each for each in ids if each not in passed_over][:limit]
+            others = {each.session_id for each in left if not restarting and self._restarts(each)}
+            first = sorted({each.session_id for each in left} - others.union(passing_over))[:limit]
             for session_id in first:
                 self._remember(session_id)
             now = self.clock.now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -128,11 +128,19 @@ class PostgresOwning(PostgresReading):
             lambda link: left_by_the_dead(link, self._sql, self.lifecycle.name, whose)
         )
 
-    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+    def take_over(
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
+    ) -> tuple[Taken, ...]:
         self._leases.check(owner_id, "")
         if (settled := self._settled(owner_id)) is not None:
             return settled
-        taking = TakeOver(self._sql, self.lifecycle.name, owner_id, restarting=restarting)
+        taking = TakeOver(
+            self._sql,
+            self.lifecycle.name,
+            owner_id,
+            restarting=restarting,
+            passing_over=passing_over,
+        )
         result: tuple[tuple[Taken, ...], dict[str, int]] = ((), {})
 
         def take(link: Connection) -> tuple[Taken, ...]:

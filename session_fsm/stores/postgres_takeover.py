@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ _PICK: Final = (
     " (SELECT DISTINCT session_id FROM {s}.work WHERE owner_id = %(owner)s::text) AS left_in"
     " JOIN {s}.session ON session.session_id = left_in.session_id"
     " WHERE session.lifecycle = %(lifecycle)s::text"
+    " AND session.session_id <> ALL(%(passing_over)s::text[])"
     " AND (%(restarting)s::boolean OR session.recovery <> 'restart' OR NOT EXISTS"
     " (SELECT 1 FROM {s}.work AS run WHERE run.session_id = session.session_id"
     " AND run.kind = 'worker' AND run.owner_id = ANY(%(dead)s::text[])))"
@@ -139,13 +140,23 @@ class TakeOver:
         lifecycle: Name of the lifecycle.
         owner_id: Who takes it.
         restarting: Whether sessions are taken whose worker is to be started again, too.
+        passing_over: Ids of sessions that are not taken.
     """
 
-    def __init__(self, sql: Sql, lifecycle: str, owner_id: str, *, restarting: bool) -> None:
+    def __init__(
+        self,
+        sql: Sql,
+        lifecycle: str,
+        owner_id: str,
+        *,
+        restarting: bool,
+        passing_over: Collection[str] = (),
+    ) -> None:
         self._sql = sql
         self._lifecycle = lifecycle
         self._owner_id = owner_id
         self._restarting = restarting
+        self._passing_over = list(passing_over)
 
     def make(self, link: Connection, limit: int) -> tuple[tuple[Taken, ...], dict[str, int]]:
         """Take work of so many sessions at most, in a transaction.
@@ -206,6 +217,7 @@ class TakeOver:
                 "lifecycle": self._lifecycle,
                 "restarting": self._restarting,
                 "dead": dead,
+                "passing_over": self._passing_over,
             }
             # One of several dead owners comes once for each.
             rows = link.execute(self._sql(_PICK), {**told, "limit": limit})

@@ -209,7 +209,7 @@ class Taken:
 
     Attributes:
         session_id: The session.
-        owner_id: The dead owner.
+        owner_id: The dead owner; empty if nobody has died, and a living one does not do the work.
         work: What it left.
         holder_id: In whose name the work stands now: of whoever took it over, or still of the dead
             one, where the store leaves that to the next commit.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from heapq import merge
@@ -203,11 +203,15 @@ class SpanningStore(SessionStore):
     def abandoned(self, session_id: str | None = None) -> tuple[Abandoned, ...]:
         return tuple(left for store in self._used() for left in store.abandoned(session_id))
 
-    def take_over(self, owner_id: str, limit: int, *, restarting: bool) -> tuple[Taken, ...]:
+    def take_over(
+        self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
+    ) -> tuple[Taken, ...]:
         return tuple(
             taken
             for store in self._used()
-            for taken in store.take_over(owner_id, limit, restarting=restarting)
+            for taken in store.take_over(
+                owner_id, limit, restarting=restarting, passing_over=passing_over
+            )
         )
 
     def give_back(self, taken: Taken) -> None:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 
+from ..changes import stored_steps
 from ..compaction import Checkpoint, checkpoint_of
-from ..explain import next_timed
 from ..history import Sealed, Step, tombstone
 from ..items import Item, ItemWrites, Write, Written
 from ..jsontext import dump_json
@@ -18,7 +18,7 @@ from ..machine import SessionMachine
 from ..serialization import dumps
 from ..state import SessionConfig, SessionState
 from ..stores.abc import SessionStore, all_ids
-from ..stores.records import Commit, Stored, StoredStep, Tail, Work
+from ..stores.records import Commit, Stored, Work
 
 BEGINNING = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """When the sessions of an author are created."""
@@ -110,7 +110,7 @@ class Author:
             owner_id=self.name,
             expected_revision=revision,
             creates=stored is None,
-            steps=tuple(stored_steps(steps, revision, digest, lifecycle)),
+            steps=stored_steps(steps, revision, digest, lifecycle),
             claims=tuple(claims),
             releases=tuple(releases),
             stops_worker=stops_worker,
@@ -161,16 +161,6 @@ class Author:
         checkpoint = self.shorter(session_id, keep=keep)
         self.store.compact(checkpoint)
         return checkpoint
-
-
-def stored_steps(
-    steps: Iterable[Step], revision: int, tail: Tail, lifecycle: Lifecycle
-) -> Iterator[StoredStep]:
-    """Yield steps as they are stored, behind an event with this revision."""
-    for number, step in enumerate(steps, revision + 1):
-        timed = next_timed(step.after, lifecycle)
-        tail = StoredStep(step, number, tail, None if timed is None else timed[1])
-        yield tail
 
 
 def grave(stored: Stored) -> Sealed:

@@ -204,6 +204,24 @@ class TakingRules(StoreRules):
         taken = store.take_over("heir", MANY, restarting=True)
         assert "a" in {each.session_id for each in taken}
 
+    def test_store_passes_over_what_it_is_told_to(self, store: SessionStore) -> None:
+        """Sessions that are to be passed over are not taken, and count for no limit."""
+        one = self.author(store, "one")
+        self.author(store, "heir")
+        for session_id in ("a", "b", "c", "d"):
+            one.write(session_id, "activate", claims=[WORKER])
+        store.dismiss("one")
+        passed_over = ("a", "b")
+        found: list[str] = []
+        for restarting in (False, True, False):
+            taken = store.take_over("heir", 1, restarting=restarting, passing_over=passed_over)
+            found += [each.session_id for each in taken]
+            if not gives(store, taken, "heir"):
+                assert not set(found).intersection(passed_over)
+                return
+        assert found == ["c", "d"]
+        assert [each.session_id for each in store.abandoned()] == ["a", "b"]
+
     def test_store_refuses_heirs_that_do_not_live(self, store: SessionStore) -> None:
         """A dead owner takes over nothing, where work is given away at all."""
         one = self.author(store, "one")
