@@ -34,6 +34,8 @@ from session_fsm.errors import SessionFsmError
 
 PART: Final = 50
 """So many seeds are lived through by one process before it tells of them."""
+TOLD: Final = 1000
+"""After so many it is said how far it has come."""
 
 
 @attrs.frozen
@@ -167,19 +169,22 @@ def main() -> None:
     told = parser.parse_args()
     if told.seed is not None:
         raise SystemExit(_tell(told.seed))
-    begun, spent, failed = time.monotonic(), 0.0, 0
+    begun, spent, failed, done = time.monotonic(), 0.0, 0, 0
     counts: Counter[str] = Counter()
     last = told.first + told.seeds
     parts = [range(each, min(each + PART, last)) for each in range(told.first, last, PART)]
     spawn = multiprocessing.get_context("spawn")
     # Unlike a pool of `multiprocessing`, it says so when one of its processes is killed.
     with ProcessPoolExecutor(told.processes, mp_context=spawn) as pool:
-        for wrong, seen, seconds in pool.map(_run, parts):
+        for part, (wrong, seen, seconds) in zip(parts, pool.map(_run, parts), strict=True):
             counts.update(seen)
             spent += seconds
             failed += len(wrong)
+            done += len(part)
             for seed, fault in wrong:
                 print(f"seed {seed}: {fault}", flush=True)
+            if done % TOLD == 0:
+                print(f"{done} of {told.seeds} seeds, {failed} went wrong", flush=True)
     print(", ".join(f"{what}: {count}" for what, count in sorted(counts.items())))
     passed = time.monotonic() - begun
     each = spent / told.seeds * 1000
