@@ -270,12 +270,15 @@ class SimulatedDatabase(MemoryStore):
             self._tokens[session_id] = stored, None
 
     def give_back(self, taken: Taken) -> None:
-        """Undo a take-over."""
+        """Undo a take-over, as far as nobody has gone on with it."""
+        held = self.work_of(taken.session_id, taken.holder_id)
+        given = tuple(work for work in taken.work if work in held)
         super().give_back(taken)
         stored, owner = self._tokens.get(taken.session_id, (0, None))
         if owner == taken.holder_id:
             self._tokens[taken.session_id] = stored, taken.owner_id
-        self.witness.gave_back(taken)
+        if given:
+            self.witness.gave_back(attrs.evolve(taken, work=given))
 
 
 def _copy(life: Life) -> Life:

@@ -211,7 +211,7 @@ class Invariants:
         """Note that what was taken over is to be taken again."""
         self._world.tell(f"database: {taken.holder_id} gives back {taken.session_id}")
         self.saw("given back")
-        if taken.attempts:
+        if taken.attempts and _is_counted(taken):
             self._takings[taken.session_id] = taken.attempts - 1
         for work in taken.work:
             count = self._claims.get((taken.session_id, work), 0)

@@ -24,7 +24,8 @@ from session_fsm import (
 )
 from session_fsm.clock import ManualClock
 from session_fsm.stores import SqliteStore
-from session_fsm.stores.sqlite_feed import FeedRows, feed_rows
+from session_fsm.stores.feed import FeedRows
+from session_fsm.stores.sqlite_feed import feed_rows
 
 pytest_plugins = ("manager_fixtures",)
 

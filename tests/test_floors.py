@@ -58,6 +58,7 @@ ORDER = (
     "stores.records stores.postgres_ddl stores.postgres_rules stores.postgres_sql",
     "stores.postgres_url",
     "stores.postgres_faults",
+    "stores.feed stores.reading stores.traffic",
     "stores.abc stores.memory_indexes stores.memory_items stores.memory_lives",
     "stores.memory_work stores.sqlite_feed stores.sqlite_keys",
     "stores.memory stores.owners stores.sqlite_file stores.commit_queue stores.sqlite_schema",

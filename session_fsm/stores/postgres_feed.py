@@ -11,16 +11,12 @@ they were removed, for each session and for all of them, in the same transaction
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
-from ..errors import StoreError, StoreUnavailableError
-from ..session import PositionedEvent, SessionEvent, positioned
+from ..errors import StoreUnavailableError
+from .feed import FeedRows
 from .postgres_faults import has_no_right
 from .postgres_sql import Sql, known
-from .records import Fed
 
 if TYPE_CHECKING:
     from .postgres_connection import Connections
@@ -88,27 +84,15 @@ _NOTE_OF_ONE: Final = (
 )
 
 
-@attrs.frozen
-class FeedRows:
-    """What was read, as of one moment; see `Fed`.
-
-    Attributes:
-        rows: Events as (position, session_id, revision, body, digest).
-        newest: The position of the newest event that has one.
-        removed: The highest position of an event that was removed.
-        is_behind: Whether there are events without a position.
-    """
-
-    rows: tuple[tuple[Any, ...], ...]
-    newest: int
-    removed: int
-    is_behind: bool
-
-
 def feed_rows(
     link: Connection, sql: Sql, lifecycle: str, after: int, limit: int, session_id: str | None
-) -> FeedRows:
-    """Read the first events behind a position that have one."""
+) -> tuple[FeedRows, bool]:
+    """Read the first events behind a position that have one.
+
+    Returns:
+        What was read, each event as (position, session_id, revision, body, digest); and whether
+        there are events without a position.
+    """
     given: dict[str, Any] = {"lifecycle": lifecycle, "after": after, "limit": limit}
     query = FEED_OF_ALL
     if session_id is not None:
@@ -116,9 +100,8 @@ def feed_rows(
         given["id"] = known(session_id)
     found = link.execute(sql(query), given).fetchall()
     newest, removed, is_behind = found[0][:3]
-    return FeedRows(
-        tuple(row[3:] for row in found if row[3] is not None), newest, removed, is_behind
-    )
+    rows = tuple(row[3:] for row in found if row[3] is not None)
+    return FeedRows(rows, newest, removed), is_behind
 
 
 def read_feed(
@@ -129,20 +112,20 @@ def read_feed(
     A role that may not write, or a server that is read-only, is told what others have numbered.
     """
 
-    def read(link: Connection) -> FeedRows:
+    def read(link: Connection) -> tuple[FeedRows, bool]:
         return feed_rows(link, connections.sql, lifecycle, after, limit, session_id)
 
-    found = connections.read(read)
+    found, is_behind = connections.read(read)
     numbered = NUMBERED_AT_ONCE
     # A page that is full is told as it is: who reads on comes to the rest.
-    while found.is_behind and not len(found.rows) == limit > 0 and numbered == NUMBERED_AT_ONCE:
+    while is_behind and not len(found.rows) == limit > 0 and numbered == NUMBERED_AT_ONCE:
         try:
             numbered = connections.write(lambda link: number(link, connections.sql))
         except StoreUnavailableError as fault:
             if not has_no_right(fault.__cause__):
                 raise
             break
-        found = connections.read(read)
+        found, is_behind = connections.read(read)
     return found
 
 
@@ -189,26 +172,3 @@ def note_removed(link: Connection, sql: Sql, session_id: str, revision: int) -> 
     if row is not None and row[0] is not None:
         link.execute(sql(_NOTE_OF_ALL), (row[0],))
         link.execute(sql(_NOTE_OF_ONE), (session_id, row[0]))
-
-
-def fed(found: FeedRows, limit: int, read: Callable[..., SessionEvent]) -> Fed:
-    """Return what was read as events, up to one that can't be read.
-
-    Args:
-        found: What was read.
-        limit: Most events that were asked for.
-        read: Makes an event of what is in a row behind the position; may raise `StoreError`.
-
-    Raises:
-        StoreError: The first of them can't be read.
-    """
-    events: list[PositionedEvent] = []
-    for position, *row in found.rows:
-        try:
-            events.append(positioned(position, read(*row)))
-        except StoreError:
-            if not events:
-                raise
-            return Fed(tuple(events), events[-1].position, found.newest, found.removed)
-    position = events[-1].position if len(events) == limit > 0 else found.newest
-    return Fed(tuple(events), position, found.newest, found.removed)

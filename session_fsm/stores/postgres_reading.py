@@ -7,19 +7,15 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..errors import (
-    CorruptRecordError,
-    DeserializationError,
-    LifecycleError,
-    SchemaVersionError,
-)
-from ..history import NO_DIGEST, decode
-from ..serialization import FORMATS, loads, newer_format
+from ..errors import CorruptRecordError
+from ..history import NO_DIGEST
 from ..session import SessionEvent
 from .abc import SessionStore
+from .feed import fed
 from .postgres_connection import Connections
-from .postgres_feed import fed, read_feed
+from .postgres_feed import read_feed
 from .postgres_sql import TAIL, known
+from .reading import read_event, read_state
 from .records import Fed, Stored
 
 logger = logging.getLogger(__name__)
@@ -85,25 +81,10 @@ class PostgresReading(SessionStore):
         return self._stored(rows[0]) if rows else None
 
     def _stored(self, row: tuple[Any, ...]) -> Stored:
-        session_id, text, revision, lifecycle, status, digest = row
-        if lifecycle != self.lifecycle.name:
-            problem = f"session {session_id!r} runs in the lifecycle {lifecycle!r}"
-            raise LifecycleError(problem=problem, lifecycle=self.lifecycle.name)
-        record = f"session {session_id!r}"
-        try:
-            state = loads(text, self.lifecycle)
-        except DeserializationError as fault:
-            if (number := newer_format(text)) is not None:
-                raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=" and ".join(map(str, FORMATS))
-                ) from fault
-            raise CorruptRecordError(record=record, problems=fault.problems) from fault
-        if state.session_id != session_id:
-            problem = f"holds the state of {state.session_id!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
-        if state.status != status:
-            problem = f"is listed as {status!r}, its state as {str(state.status)!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
+        session_id, text, revision, lives_by, status, digest = row
+        state = read_state(
+            text, self.lifecycle, session_id=session_id, lives_by=lives_by, status=status
+        )
         return Stored(state, revision, digest)
 
     def tail(self, session_id: str) -> tuple[int, str]:
@@ -115,18 +96,7 @@ class PostgresReading(SessionStore):
         return tuple((row[1], self._event(session_id, *row)) for row in rows)
 
     def _event(self, session_id: str, revision: int, body: bytes, digest: str) -> SessionEvent:
-        record = f"event {revision} of session {session_id!r}"
-        try:
-            event = decode(body, digest, self.lifecycle)
-        except DeserializationError as fault:
-            raise CorruptRecordError(record=record, problems=fault.problems) from fault
-        except SchemaVersionError as fault:
-            found = f"{fault.found} ({record})"
-            raise SchemaVersionError(found=found, supported=fault.supported) from fault
-        if (event.session_id, event.revision) != (session_id, revision):
-            problem = f"holds event {event.revision} of session {event.session_id!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
-        return event
+        return read_event(body, digest, self.lifecycle, session_id=session_id, revision=revision)
 
     def feed(self, after: int, limit: int, session_id: str | None = None) -> Fed:
         found = read_feed(self._connections, self.lifecycle.name, after, limit, session_id)

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import (
     CorruptRecordError,
-    DeserializationError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
 from ..items import Item, ItemWrites, Written
-from ..jsontext import parse_json, parse_written
-from ..jsonvalue import MAX_JSON_DEPTH, freeze_value, frozen_json
 from .abc import SessionStore
 from .postgres_items import ItemWriter, check_lifecycle
 from .postgres_sql import Sql, known
+from .reading import ItemPlace, place_problems, read_value, reading_item
 
 if TYPE_CHECKING:
     from .postgres_connection import Connections
@@ -150,53 +148,27 @@ class PostgresTables(SessionStore):
         return self._connections.write(drop) if self._connections.read(has_any) else 0
 
 
-def _item(place: tuple[str, str, str], row: list[Any]) -> Item:
+def _item(place: ItemPlace, row: list[Any]) -> Item:
     version, expires_at, updated_at, body = row
-    session_id, table, key = place
-    record = f"item {key!r} in table {table!r} of session {session_id!r}"
-    try:
+    with reading_item(place):
         return Item(
-            key=key,
-            value=_value(bytes(body)),
+            key=place[2],
+            value=read_value(bytes(body)),
             version=version,
             expires_at=None if expires_at is None else expires_at.replace(tzinfo=UTC),
             updated_at=updated_at.replace(tzinfo=UTC),
         )
-    except DeserializationError as fault:
-        raise CorruptRecordError(record=record, problems=fault.problems) from fault
-    except ValueError as fault:  # text that is no JSON
-        raise CorruptRecordError(record=record, problems=(str(fault),)) from None
-
-
-def _value(text: bytes) -> Any:
-    """Return what `dump_json` wrote, deeply immutable.
-
-    Raises:
-        DeserializationError: It is no value that is kept.
-        JsonError: It is no JSON.
-    """
-    value = parse_written(text)
-    if value is not None:
-        return frozen_json(value, MAX_JSON_DEPTH)
-    frozen, problems = freeze_value(parse_json(text), "value")
-    if problems:
-        raise DeserializationError(problems=tuple(problems))
-    return frozen
 
 
 def item_problems(link: Connection, sql: Sql, lifecycle: str) -> Iterator[str]:
     """Name the items of sessions that are not there, and those that can't be read."""
     rows = link.execute(sql(_ALL), (lifecycle,), binary=True)
     for session_id, table, owner, own, given, key, *row in rows:
-        record = f"item {key!r} in table {table!r} of session {session_id!r}"
+        place = (session_id, table, key)
+        yield from place_problems(place, lives_by=owner, kept_for=own, given=given, version=row[0])
         if owner is None:
-            yield f"{record}: the session is not stored"
             continue
-        if owner != own:
-            yield f"{record}: the session runs in the lifecycle {owner!r}, the item in {own!r}"
-        if given is None or row[0] > given:
-            yield f"{record}: its version {row[0]} was not given yet"
         try:
-            _item((session_id, table, key), row)
+            _item(place, row)
         except CorruptRecordError as fault:
             yield str(fault)

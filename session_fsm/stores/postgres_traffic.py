@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..history import EVENT_FORMATS
 from .postgres_sql import Sql
+from .traffic import count_traffic
 
 if TYPE_CHECKING:
     from .postgres_links import Connection
@@ -31,33 +31,13 @@ WHERE lifecycle = %s::text
 def traffic_of(
     link: Connection, sql: Sql, lifecycle: str
 ) -> tuple[dict[tuple[str, str], int], tuple[str, ...]]:
-    """Count the events of a lifecycle's sessions by row, those that checkpoints stand for too.
+    """Count the events of a lifecycle's sessions by row; see `count_traffic`.
 
     Of an event it reads what a row is known by, and nothing else; the rest may be beyond reading.
-
-    Returns:
-        How often, by (trigger, source); and sessions that have an event which can't be read, or is
-        of another format, at least one of them if there are any.
     """
-    found: dict[tuple[str, str], int] = {}
-    unreadable: list[str] = []
-    for *words, count, session_id in link.execute(sql(EVENTS), (lifecycle,)):
-        match words:
-            case [int(number), *_] if number not in EVENT_FORMATS:
-                unreadable.append(session_id)
-            case [_, "created" | "purged", None, _]:
-                pass  # no row does that
-            case [_, "created" | "moved" | "changed" | "purged", str(trigger), str(source)]:
-                found[trigger, source] = found.get((trigger, source), 0) + count
-            case _:
-                unreadable.append(session_id)
-    for number, kind, fired, session_id in link.execute(sql(CHECKPOINTS), (lifecycle,)):
-        match [number, kind, fired]:
-            case [number, "checkpoint", list(counts)] if number in EVENT_FORMATS and all(
-                type(each) is list and [*map(type, each)] == [str, str, int] for each in counts
-            ):
-                for trigger, source, count in counts:
-                    found[trigger, source] = found.get((trigger, source), 0) + count
-            case _:
-                unreadable.append(session_id)
-    return found, tuple(unreadable)
+    events = link.execute(sql(EVENTS), (lifecycle,)).fetchall()
+    checkpoints = link.execute(sql(CHECKPOINTS), (lifecycle,)).fetchall()
+    return count_traffic(
+        ((words, count, session_id) for *words, count, session_id in events),
+        ((words, session_id) for *words, session_id in checkpoints),
+    )

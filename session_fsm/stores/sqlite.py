@@ -14,25 +14,24 @@ from ..clock import instant_text
 from ..compaction import Checkpoint
 from ..errors import (
     CorruptRecordError,
-    DeserializationError,
     FencedError,
     KeyMissingError,
-    LifecycleError,
     RevisionConflictError,
-    SchemaVersionError,
     SessionNotFoundError,
 )
-from ..history import Sealed, Unveil, decode
+from ..history import Sealed, Unveil
 from ..keys import Keyring
 from ..lifecycle import Lifecycle
-from ..serialization import FORMATS, loads, newer_format, parse_instant
+from ..serialization import parse_instant
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
+from .feed import fed
 from .owners import OwnerLocks
+from .reading import read_event, read_state
 from .records import Abandoned, Commit, Fed, Stored, Work, WorkKind
 from .sqlite_commit import PreparedCommit, key, leave_behind, leave_only, tail_of
 from .sqlite_connection import BUSY_TIMEOUT_SECONDS, Connections
-from .sqlite_feed import fed, feed_rows
+from .sqlite_feed import feed_rows
 from .sqlite_keys import (
     RekeyReport,
     SessionKeys,
@@ -140,28 +139,20 @@ class SqliteStore(SqliteTables):
     def _stored(
         self, row: tuple[str, bytes, int, str, str, str, str | None, bytes | None]
     ) -> Stored:
-        session_id, text, revision, lifecycle, status, digest, key_id, wrapped = row
-        if lifecycle != self.lifecycle.name:
-            problem = f"session {session_id!r} runs in the lifecycle {lifecycle!r}"
-            raise LifecycleError(problem=problem, lifecycle=self.lifecycle.name)
-        record = f"session {session_id!r}"
-        try:
-            if key_id is not None or is_covered(text):
-                data_key = self._keys.key_of(session_id, key_id, wrapped)
-                text = uncovered_state(text, session_id, revision, data_key)
-            state = loads(text, self.lifecycle)
-        except DeserializationError as fault:
-            if (number := newer_format(text)) is not None:
-                raise SchemaVersionError(
-                    found=f"{number} of {record}", supported=", ".join(map(str, FORMATS))
-                ) from fault
-            raise CorruptRecordError(record=record, problems=fault.problems) from fault
-        if state.session_id != session_id:
-            problem = f"holds the state of {state.session_id!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
-        if state.status != status:
-            problem = f"is listed as {status!r}, its state as {str(state.status)!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
+        session_id, text, revision, lives_by, status, digest, key_id, wrapped = row
+
+        def uncovered(covered: bytes) -> bytes:
+            data_key = self._keys.key_of(session_id, key_id, wrapped)
+            return uncovered_state(covered, session_id, revision, data_key)
+
+        state = read_state(
+            text,
+            self.lifecycle,
+            session_id=session_id,
+            lives_by=lives_by,
+            status=status,
+            uncover=uncovered if key_id is not None or is_covered(text) else None,
+        )
         return Stored(state, revision, digest)
 
     def tail(self, session_id: str) -> tuple[int, str]:
@@ -199,18 +190,9 @@ class SqliteStore(SqliteTables):
 
     def _event(self, session_id: str, row: Any, unveil: Unveil) -> SessionEvent:
         revision, body, digest, *_ = row
-        record = f"event {revision} of session {session_id!r}"
-        try:
-            event = decode(body, digest, self.lifecycle, unveil)
-        except DeserializationError as fault:
-            raise CorruptRecordError(record=record, problems=fault.problems) from fault
-        except SchemaVersionError as fault:
-            found = f"{fault.found} ({record})"
-            raise SchemaVersionError(found=found, supported=fault.supported) from fault
-        if (event.session_id, event.revision) != (session_id, revision):
-            problem = f"holds event {event.revision} of session {event.session_id!r}"
-            raise CorruptRecordError(record=record, problems=(problem,))
-        return event
+        return read_event(
+            body, digest, self.lifecycle, session_id=session_id, revision=revision, unveil=unveil
+        )
 
     # --- the feed -------------------------------------------------------------------------
 

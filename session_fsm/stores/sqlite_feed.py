@@ -12,14 +12,9 @@ others have the id of theirs. Nothing else is left of what was purged.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import attrs
-
-from ..errors import StoreError
-from ..session import PositionedEvent, SessionEvent, positioned
-from .records import Fed
+from .feed import FeedRows
 
 _REMOVED: Final = "feed/removed"
 _NUMBER_BYTES: Final = 8
@@ -65,21 +60,6 @@ _NOTE: Final = (
 )
 
 
-@attrs.frozen
-class FeedRows:
-    """What was read, as of one moment; see `Fed`.
-
-    Attributes:
-        rows: Events as (seq, session_id, revision, body, digest, key_id, wrapped).
-        newest: The position of the newest event.
-        removed: The highest position of an event that was removed.
-    """
-
-    rows: tuple[tuple[Any, ...], ...]
-    newest: int
-    removed: int
-
-
 def feed_rows(
     reader: sqlite3.Connection,
     lifecycle: str,
@@ -87,7 +67,10 @@ def feed_rows(
     limit: int,
     session_id: str | bytes | None,
 ) -> FeedRows:
-    """Read the first events behind a position; the id as `sqlite_commit.key` gives it."""
+    """Read the first events behind a position; the id as `sqlite_commit.key` gives it.
+
+    Each is (seq, session_id, revision, body, digest, key_id, wrapped).
+    """
     told = {"lifecycle": lifecycle, "after": after, "limit": limit, "mark": _REMOVED, "id": None}
     query = _OF_ALL
     if session_id is not None:
@@ -98,29 +81,6 @@ def feed_rows(
     rows = tuple(row[3:] for row in found if row[3] is not None)
     noted = 0 if removed is None else int.from_bytes(removed, "big")
     return FeedRows(rows, newest or 0, max(noted, _removed_before(stone)))
-
-
-def fed(found: FeedRows, limit: int, read: Callable[..., SessionEvent]) -> Fed:
-    """Return what was read as events, up to one that can't be read.
-
-    Args:
-        found: What was read.
-        limit: Most events that were asked for.
-        read: Makes an event of what is in a row behind the number; may raise `StoreError`.
-
-    Raises:
-        StoreError: The first of them can't be read.
-    """
-    events: list[PositionedEvent] = []
-    for seq, *row in found.rows:
-        try:
-            events.append(positioned(seq, read(*row)))
-        except StoreError:
-            if not events:
-                raise
-            return Fed(tuple(events), events[-1].position, found.newest, found.removed)
-    position = events[-1].position if len(events) == limit > 0 else found.newest
-    return Fed(tuple(events), position, found.newest, found.removed)
 
 
 def note_removed(writer: sqlite3.Connection, session_id: str, revision: int) -> None:

@@ -11,18 +11,16 @@ from typing import Any, Final
 from ..clock import instant_text
 from ..errors import (
     CorruptRecordError,
-    DeserializationError,
     FencedError,
     KeyMissingError,
     SchemaVersionError,
     SessionNotFoundError,
 )
 from ..items import Item, ItemWrites, Written
-from ..jsontext import parse_json, parse_written
-from ..jsonvalue import MAX_JSON_DEPTH, freeze_value, frozen_json
 from ..serialization import parse_instant
 from .abc import SessionStore
 from .owners import OwnerLocks
+from .reading import ItemPlace, item_record, place_problems, read_value, reading_item
 from .sqlite_commit import key as known
 from .sqlite_connection import Connections
 from .sqlite_items import FIELDS, LIVE, ItemWriter, PreparedWrites, check_lifecycle, cipher_place
@@ -116,46 +114,25 @@ class SqliteTables(SessionStore):
 
 
 def _item(
-    place: tuple[str, str, str], row: Iterable[Any], wrapped: tuple[Any, Any], keys: SessionKeys
+    place: ItemPlace, row: Iterable[Any], wrapped: tuple[Any, Any], keys: SessionKeys
 ) -> Item:
     version, expires_at, updated_at, encryption, body = row
     session_id, table, key = place
-    record = f"item {key!r} in table {table!r} of session {session_id!r}"
     if encryption not in (None, ENCRYPTION_FORMAT):
-        found = f"{encryption} of what {record} has encrypted"
+        found = f"{encryption} of what {item_record(place)} has encrypted"
         raise SchemaVersionError(found=found, supported=str(ENCRYPTION_FORMAT))
-    try:
+    with reading_item(place):
         if encryption is not None:
             text = bytes(body).decode("ascii", "replace")
             data_key = keys.key_of(session_id, *wrapped)
             body = data_key.decrypt(text, *cipher_place(session_id, table, key, version))
         return Item(
             key=key,
-            value=_value(bytes(body)),
+            value=read_value(bytes(body)),
             version=version,
             expires_at=None if expires_at is None else parse_instant(expires_at),
             updated_at=parse_instant(updated_at),
         )
-    except DeserializationError as fault:
-        raise CorruptRecordError(record=record, problems=fault.problems) from fault
-    except ValueError as fault:  # an instant that is none, or text that is no JSON
-        raise CorruptRecordError(record=record, problems=(str(fault),)) from None
-
-
-def _value(text: bytes) -> Any:
-    """Return what `dump_json` wrote, deeply immutable.
-
-    Raises:
-        DeserializationError: It is no value that is kept.
-        JsonError: It is no JSON.
-    """
-    value = parse_written(text)
-    if value is not None:
-        return frozen_json(value, MAX_JSON_DEPTH)
-    frozen, problems = freeze_value(parse_json(text), "value")
-    if problems:
-        raise DeserializationError(problems=tuple(problems))
-    return frozen
 
 
 def item_problems(reader: sqlite3.Connection, lifecycle: str, keys: SessionKeys) -> Iterator[str]:
@@ -165,16 +142,12 @@ def item_problems(reader: sqlite3.Connection, lifecycle: str, keys: SessionKeys)
     """
     for session_id, table, owner, own, given, *rest in reader.execute(_ALL, (lifecycle,)):
         key_id, wrapped, key, version, *_ = rest
-        record = f"item {key!r} in table {table!r} of session {session_id!r}"
+        place = (session_id, table, key)
+        yield from place_problems(place, lives_by=owner, kept_for=own, given=given, version=version)
         if owner is None:
-            yield f"{record}: the session is not stored"
             continue
-        if owner != own:
-            yield f"{record}: the session runs in the lifecycle {owner!r}, the item in {own!r}"
-        if given is None or version > given:
-            yield f"{record}: its version {version} was not given yet"
         try:
-            _item((session_id, table, key), rest[3:], (key_id, wrapped), keys)
+            _item(place, rest[3:], (key_id, wrapped), keys)
         except KeyMissingError:
             continue
         except (CorruptRecordError, SchemaVersionError) as fault:
