@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -19,7 +19,8 @@ from session_fsm import (
     SessionManager,
     StoreUnavailableError,
 )
-from session_fsm.stores import PostgresStore, upgrade_store
+from session_fsm.stores import PostgresStore, postgres_schema, postgres_upgrade, upgrade_store
+from session_fsm.stores.postgres_links import Connection
 from session_fsm.stores.postgres_rules import KEPT
 from session_fsm.stores.postgres_schema import SCHEMA_VERSION
 from session_fsm.stores.postgres_sql import Sql
@@ -194,6 +195,97 @@ def test_postgres_upgrade_makes_rules_anew(
         assert store.check() == ()
     with pytest.raises(psycopg.errors.CheckViolation):
         postgres.execute(f"TRUNCATE {made}.{KEPT[0]}")
+
+
+class Step:
+    """A step to the version after the present one, and what is done in the middle of it.
+
+    Args:
+        middle: Called with the connection, behind the first half.
+    """
+
+    def __init__(self, middle: Callable[[Connection], object] | None = None) -> None:
+        self.done = 0
+        self._middle = middle
+
+    def __call__(self, link: Connection, sql: Sql) -> None:
+        """Add a column, and fill it."""
+        self.done += 1
+        link.execute(sql("ALTER TABLE {s}.session ADD COLUMN note text"))
+        if self._middle is not None:
+            self._middle(link)
+        link.execute(sql("UPDATE {s}.session SET note = session_id"))
+
+
+@contextmanager
+def newer(step: Step) -> Iterator[None]:
+    """Be a later version of the library, which has a step more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(postgres_upgrade, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+        patch.setattr(postgres_upgrade, "_STEPS", {SCHEMA_VERSION: step})
+        yield
+
+
+@pytest.fixture
+def lived_in(postgres_url: str) -> str:
+    """The same, with a store in it that has a session."""
+    with SessionManager(postgres_url) as manager:
+        manager.create("a")
+    return postgres_url
+
+
+def check_lives(url: str, *, revision: int) -> None:
+    """See that the session is there, and moves, and that nothing is wrong."""
+    with SessionManager(url) as manager:
+        assert manager.touch("a").revision == revision
+        assert manager.verify().ok
+
+
+def test_postgres_upgrade_is_made_once_by_all_who_come(
+    postgres: PostgresServer, lived_in: str, schema: str
+) -> None:
+    """Of those who upgrade together one does it; then it is as if it had been made so."""
+    step = Step()
+
+    def come(_: int, barrier: threading.Barrier) -> UpgradeReport:
+        barrier.wait()
+        return upgrade_store(lived_in)
+
+    with newer(step):
+        with pytest.raises(SchemaVersionError, match="session-fsm upgrade"):
+            SessionManager(lived_in)
+        reports = in_threads(TOGETHER, come)
+        new = SCHEMA_VERSION + 1
+        assert sorted(each.found for each in reports) == [SCHEMA_VERSION] + [new] * (TOGETHER - 1)
+        assert {(each.version, each.sessions) for each in reports} == {(new, 1)}
+        assert step.done == 1
+        check_lives(lived_in, revision=3)
+    assert postgres.execute(f"SELECT note FROM {schema}.session") == [("a",)]
+    with pytest.raises(SchemaVersionError, match=f"version {SCHEMA_VERSION}"):
+        SessionManager(lived_in)
+
+
+def test_postgres_upgrade_that_fails_leaves_all_as_it_was(lived_in: str) -> None:
+    """A step that fails half-way leaves the older version, with its rules, to its library."""
+
+    def fail(_: Connection) -> None:
+        raise RuntimeError("out of ideas")
+
+    with newer(Step(fail)), pytest.raises(RuntimeError, match="out of ideas"):
+        upgrade_store(lived_in)
+    check_lives(lived_in, revision=3)
+
+
+def test_postgres_upgrade_is_made_again_where_its_connection_is_lost(lived_in: str) -> None:
+    """A server that throws it out half-way has it begun again, from the older version."""
+    left = [b"SELECT pg_terminate_backend(pg_backend_pid())"]
+    step = Step(lambda link: link.execute(left.pop()) if left else None)
+    with newer(step):
+        report = upgrade_store(lived_in)
+        assert (report.found, report.version) == (SCHEMA_VERSION, SCHEMA_VERSION + 1)
+        assert step.done == 2
+        check_lives(lived_in, revision=3)
 
 
 @pytest.fixture(autouse=True)
