@@ -261,7 +261,10 @@ def test_postgres_upgrade_is_made_once_by_all_who_come(
         assert {(each.version, each.sessions) for each in reports} == {(new, 1)}
         assert step.done == 1
         check_lives(lived_in, revision=3)
-    assert postgres.execute(f"SELECT note FROM {schema}.session") == [("a",)]
+        assert postgres.execute(f"SELECT note FROM {schema}.session") == [("a",)]
+        postgres.execute(f"ALTER TABLE {schema}.session DROP COLUMN note")
+        with closing(PostgresStore(lived_in)) as store:
+            assert [each for each in store.check() if "session.note" in each], store.check()
     with pytest.raises(SchemaVersionError, match=f"version {SCHEMA_VERSION}"):
         SessionManager(lived_in)
 
