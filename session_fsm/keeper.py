@@ -12,7 +12,7 @@ from .clock import as_utc
 from .core import Core
 from .landing import landed_late
 from .reader import SessionReader
-from .recovering import recover
+from .recovering import emptied, recover
 from .session import RecoveryReport, Session, SweepReport, VerifyReport
 from .starting import Starting
 from .stores.records import Taken, Work
@@ -82,25 +82,27 @@ class SessionKeeper(SessionReader):
         check_takeovers(max_takeovers)
         self._core.check_open()
         begin = None if restart is None else partial(self._starting.restart, start=restart)
-        return recover(self._core, self._left_over(), restart=begin, max_takeovers=max_takeovers)
+        return recover(
+            self._core,
+            self._starting,
+            self._left_over(),
+            restart=begin,
+            max_takeovers=max_takeovers,
+        )
 
     def _left_over(self) -> deque[Taken]:
         """Return what this manager has to recover besides what it is about to take over."""
+        unmanned = self._workers.unmanned
+        # Nobody knew that these would land, and what was started was stopped.
         for commit in landed_late(self._core.store, self._core.doubtful):
-            if self._workers.has(commit.session_id):
-                self._core.doubtful.append(commit)  # it is being stopped, perhaps
+            unmanned.append((commit.session_id, commit.owner_id))
+        # Each has a worker that does not run, and is nobody else's while this manager lives; unless
+        # it is being stopped yet, or another one is there by now.
+        for session_id, owner_id in tuple(emptied(unmanned)):
+            if self._workers.has(session_id):
+                unmanned.append((session_id, owner_id))
             else:
-                # Nobody knew that it would land, and what was started was stopped: the session has
-                # a worker that does not run, and is nobody else's while this manager lives.
-                worker = (Work("worker"),)
-                self._unrecovered.append(
-                    Taken(
-                        session_id=commit.session_id,
-                        owner_id="",
-                        work=worker,
-                        holder_id=commit.owner_id,
-                    )
-                )
+                self._unrecovered.append(_unmanned(session_id, owner_id))
         return self._unrecovered
 
     def purge(self, *, ended_before: datetime) -> int:
@@ -141,6 +143,12 @@ class SessionKeeper(SessionReader):
         """Rebuild every session from its history, check digests and moves, and compare."""
         self._core.check_open()
         return verify(self._core)
+
+
+def _unmanned(session_id: str, owner_id: str) -> Taken:
+    """Return a worker that is claimed and does not run, as what is to be recovered."""
+    work = (Work("worker"),)
+    return Taken(session_id=session_id, owner_id="", work=work, holder_id=owner_id)
 
 
 def check_takeovers(most: object) -> None:

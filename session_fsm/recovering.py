@@ -13,13 +13,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
 from .changes import Change
 from .core import Core
-from .decisions import Adopt, Decision, cause_in_words
+from .decisions import Decision, cause_in_words
 from .endings import Recover
 from .errors import (
     SessionNotFoundError,
@@ -28,10 +28,12 @@ from .errors import (
     TransitionError,
 )
 from .orphans import reap_orphans
-from .session import Reaped, RecoveryReport, session_of
-from .starting import Claimed
+from .session import Reaped, RecoveryReport
+from .starting import Claimed, Starting
 from .stores.abc import SessionStore
 from .stores.records import StoredStep, Taken, Work
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ BATCH_SIZE: Final = 100
 
 _WORKER: Final = Work("worker")
 _OWNER_DIED: Final = "its owner died"
-_IN_DOUBT: Final = "its worker was stopped, because nobody knew whether it was claimed"
+_UNMANNED: Final = "its worker was claimed and did not run: the store did not answer in time"
 
 Restart = Callable[[Claimed], object]
 """Starts a worker for a session that was claimed for that."""
@@ -48,6 +50,7 @@ Restart = Callable[[Claimed], object]
 
 def recover(
     core: Core,
+    starting: Starting,
     waiting: deque[Taken],
     *,
     restart: Restart | None,
@@ -58,6 +61,7 @@ def recover(
 
     Args:
         core: The sessions.
+        starting: What claims the workers that are started anew.
         waiting: What this manager took over before, and could neither recover nor give back; what
             is left of this call is put there.
         restart: Called with each session whose worker is to be started anew, and was claimed for
@@ -67,12 +71,12 @@ def recover(
     """
     # Should it be counted as dead on the way, whatever is left is somebody else's.
     owner_id = core.owner_id
-    tally = _Recovered(core, owner_id, restart, max_takeovers)
+    tally = _Recovered(core, starting, owner_id, restart, max_takeovers)
     # Before anybody else can run something for these sessions.
     reaped = reap_orphans(core.store)
     seen: set[tuple[str, str]] = set()
     # Nobody else takes what this owner has: what could not even be given back is for the next call.
-    held = (each for each in _emptied(waiting) if each.holder_id == owner_id)
+    held = (each for each in emptied(waiting) if each.holder_id == owner_id)
     in_hand = list(dict.fromkeys(held))
     take = partial(core.store.take_over, owner_id, BATCH_SIZE, restarting=restarting)
     try:
@@ -87,7 +91,8 @@ def recover(
     return tally.report(reaped)
 
 
-def _emptied(waiting: deque[Taken]) -> Iterator[Taken]:
+def emptied(waiting: deque[T]) -> Iterator[T]:
+    """Yield what is in there, and take it out; other threads may do the same."""
     with contextlib.suppress(IndexError):
         while True:
             yield waiting.popleft()
@@ -118,6 +123,7 @@ class _Recovered:
     """
 
     core: Core
+    starting: Starting
     owner_id: str
     restart: Restart | None
     max_takeovers: int
@@ -180,15 +186,15 @@ class _Recovered:
         if change.steps or (left.last and not final):
             (self.ended if final else self.released)[session_id] = None
 
-    def _change(self, session_id: str, decision: Decision, claims: tuple[Work, ...] = ()) -> Change:
-        return self.core.change(session_id, decision, claims=claims, owner_id=self.owner_id)
+    def _change(self, session_id: str, decision: Decision) -> Change:
+        return self.core.change(session_id, decision, owner_id=self.owner_id)
 
     def _error(self, taken: Taken) -> str | None:
         """Return what a session is to be ended with, because of what became of its owners."""
         if taken.attempts > self.max_takeovers:
             return f"its owner died, as {taken.attempts - 1} did before within an hour"
         ends = self.core.read(taken.session_id).state.config.recovery == "end"
-        return (_OWNER_DIED if taken.owner_id else _IN_DOUBT) if ends else None
+        return (_OWNER_DIED if taken.owner_id else _UNMANNED) if ends else None
 
     def _is_run_anew(self, taken: Taken) -> bool:
         if self.restart is None:
@@ -201,11 +207,11 @@ class _Recovered:
         rest = Recover(lambda: tuple(_without_worker(left())), taken.holder_id)
         self.dropped += _tasks_ended(self.core, self._change(session_id, rest).steps)
         try:
-            adopt = Adopt(takes_over=lambda: _WORKER in left())
-            change = self._change(session_id, adopt, claims=(_WORKER,))
+            return self.starting.adopt(
+                session_id, takes_over=lambda: _WORKER in left(), owner_id=self.owner_id
+            )
         except (TransitionError, SessionSupervisedError):
             return None  # it has expired, is ending, or somebody else was first
-        return Claimed(session_of(change.state, change.revision, None), self.owner_id)
 
 
 def _without_worker(work: Iterable[Work]) -> Iterator[Work]:

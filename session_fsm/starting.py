@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
 
+from .changes import Change
 from .core import Core
 from .decisions import Adopt, Draft, Fire, cause_in_words
 from .endings import Fail
-from .errors import SessionStartError, StateInvalidError, StoreError, TransitionError
+from .errors import (
+    FencedError,
+    SessionStartError,
+    StateInvalidError,
+    StoreError,
+    TransitionError,
+)
 from .session import Session, session_of
 from .state import SessionState
 from .stores.records import Work
@@ -84,7 +92,16 @@ class Starting:
         """
         owner_id = self._core.owner_id
         claims = _WORKER if self._activate is None else ()
-        change = self._core.create(state, claims=claims, owner_id=owner_id)
+        create = partial(self._core.create, state, claims=claims, owner_id=owner_id)
+        return self._claimed(state.session_id, owner_id, create)
+
+    def _claimed(self, session_id: str, owner_id: str, claim: Callable[[], Change]) -> Claimed:
+        self._workers.expect(session_id)
+        try:
+            change = claim()
+        except BaseException:
+            self._workers.expect_no_longer(session_id)
+            raise
         return Claimed(session_of(change.state, change.revision, None), owner_id)
 
     def restart(self, claimed: Claimed, *, start: Callable[[Session], Any]) -> None:
@@ -110,23 +127,48 @@ class Starting:
                 self._workers.act(self._core.change(claimed.session_id, _nothing))
             except StoreError as fault:
                 # It runs, and is claimed: nobody else may be given the session. If that has come to
-                # be ended meanwhile, the next sweep stops it.
+                # be ended meanwhile, it waits for the worker, which the next sweep stops.
                 logger.warning("session %r was not looked at again: %s", claimed.session_id, fault)
 
-    def adopt(self, session_id: str) -> Claimed:
+    def adopt(
+        self,
+        session_id: str,
+        *,
+        takes_over: Callable[[], bool] | None = None,
+        owner_id: str | None = None,
+    ) -> Claimed:
         """Claim the worker of a session that lives without one.
+
+        Args:
+            session_id: The session.
+            takes_over: See `Adopt`.
+            owner_id: In whose name; None: in that of this manager, as it is now.
 
         Raises:
             SessionSupervisedError: Something runs for it already.
             TransitionError: It is not to be worked with: it has expired, is ending, or has ended.
         """
-        owner_id = self._core.owner_id
-        change = self._core.change(session_id, Adopt(), claims=_WORKER, owner_id=owner_id)
-        return Claimed(session_of(change.state, change.revision, None), owner_id)
+        owner_id = owner_id or self._core.owner_id
+        adopt = Adopt(takes_over)
+        claim = partial(self._core.change, session_id, adopt, claims=_WORKER, owner_id=owner_id)
+        return self._claimed(session_id, owner_id, claim)
 
     def let_go(self, claimed: Claimed) -> None:
-        """Let go of the worker of a session, where none runs."""
-        self._core.release(claimed.session_id, _WORKER, claimed.owner_id)
+        """Let go of the worker of a session, where none runs.
+
+        Raises:
+            StoreError: It could not be stored; it is let go of when others' are recovered.
+        """
+        session_id, owner_id = claimed.session_id, claimed.owner_id
+        try:
+            self._core.release(session_id, _WORKER, owner_id)
+        except FencedError:
+            raise
+        except StoreError:
+            self._workers.unmanned.append((session_id, owner_id))
+            raise
+        finally:
+            self._workers.expect_no_longer(session_id)
 
     def done(self, claimed: Claimed, worker: Any) -> Session:
         """Activate a session for which something was started.
@@ -141,7 +183,9 @@ class Starting:
             FencedError: The owner was counted as dead meanwhile; the worker was stopped.
         """
         session_id, owner_id = claimed.session_id, claimed.owner_id
-        if worker is not None:
+        if worker is None:
+            self._workers.expect_no_longer(session_id)
+        else:
             self._workers.add(session_id, worker, owner_id)
         if self._activate is None:
             if worker is None:
@@ -169,6 +213,8 @@ class Starting:
         try:
             if self._activate is None:
                 self.let_go(claimed)
+            else:
+                self._workers.expect_no_longer(session_id)
             failed = self._core.change(session_id, Fail(error.cause), owner_id=owner_id)
             self._workers.act(failed)
         except Exception:

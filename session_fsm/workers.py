@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter, deque
 from typing import Any, Final
 
 import attrs
@@ -73,6 +74,10 @@ class Workers:
     Args:
         core: The sessions that they run for.
 
+    Attributes:
+        unmanned: Sessions whose worker is claimed and does not run, because it could not be let go
+            of, each with the owner who claims it.
+
     Threads: safe; a worker is stopped once, by the thread that first wants it to end, with no lock
     held.
     """
@@ -82,9 +87,26 @@ class Workers:
         self._running: dict[str, _Running] = {}
         self._stopping: set[str] = set()
         self._given_up: set[str] = set()
+        self._expected: Counter[str] = Counter()
+        self.unmanned: deque[tuple[str, str]] = deque()
         self._taking = threading.Lock()
         self._gone = threading.Condition(self._taking)
         self._process_id = os.getpid()
+
+    def expect(self, session_id: str) -> None:
+        """Expect a worker, which is about to be claimed and started.
+
+        Until it is added, or is expected no longer, nobody takes its session for one without: it
+        would be ended, and the worker would run on for nobody.
+        """
+        with self._taking:
+            self._expected[session_id] += 1
+
+    def expect_no_longer(self, session_id: str) -> None:
+        """Expect a worker no longer, which came to nothing; harmless where it was added."""
+        with self._taking:
+            self._expected.subtract((session_id,))
+            self._expected = +self._expected
 
     def add(self, session_id: str, worker: Any, owner_id: str) -> None:
         """Keep the worker of a session; one of an earlier session with this id is stopped.
@@ -100,9 +122,11 @@ class Workers:
         """
         if self._worker(session_id) is worker:
             return
-        self.stop(session_id)
+        if self._worker(session_id) is not None:
+            self.stop(session_id)
         with self._taking:
             self._running[session_id] = _Running(worker, owner_id)
+            self._expected.pop(session_id, None)
             too_late = owner_id in self._given_up
         if too_late:
             self._give_up(owner_id)
@@ -114,8 +138,8 @@ class Workers:
         return worker.shown if isinstance(worker, DeferredWorker) else worker
 
     def has(self, session_id: str) -> bool:
-        """Tell whether anything runs here for a session, or is being stopped."""
-        return session_id in self._running or session_id in self._stopping
+        """Tell whether anything runs here for a session, or is being started or stopped."""
+        return any(session_id in each for each in (self._running, self._expected, self._stopping))
 
     def _worker(self, session_id: str) -> Any:
         running = self._running.get(session_id)
@@ -144,13 +168,15 @@ class Workers:
         """Stop the worker of a session, if one runs here.
 
         Returns:
-            Whether none runs any longer: False while another thread is stopping it, and while one
-            that tells when it has stopped has not.
+            Whether none runs any longer: False while another thread is stopping it, while one that
+            tells when it has stopped has not, and while one is being started.
         """
         with self._taking:
             if session_id in self._stopping:
                 return False
             worker = self._worker(session_id)
+            if worker is None and session_id in self._expected:
+                return False
             if isinstance(worker, DeferredWorker):
                 worker.ask_to_stop()
                 return False

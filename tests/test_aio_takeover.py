@@ -112,6 +112,30 @@ async def test_aio_takeover_starts_children_anew(clock: ManualClock) -> None:
 
 
 @simulated
+async def test_aio_takeover_of_what_is_ended_meanwhile(clock: ManualClock) -> None:
+    """Children of a session that is ended before they are there are started, and stopped."""
+    store = SharedStore()
+    dead, heir, other = Node(store, clock), Node(store, clock), Node(store, clock, restarts=False)
+    async with dead.manager, heir.manager, other.manager:
+        await dead.create("a")
+        children_of = heir.children_of
+
+        def ended_meanwhile(session: Session) -> list[Child]:
+            other.manager._desk.inner.terminate("a", wait=False)
+            heir.manager._desk.inner.sweep()
+            assert set(store.work_in("a")) == {Work("stop"), Work("worker")}
+            return children_of(session)
+
+        dead.die()
+        report = await heir.manager.recover(restart=ended_meanwhile)
+        assert report.restarted == ("a",)
+        await asyncio.sleep(2)
+        assert (await heir.manager.get("a")).status == "terminated"
+        assert (heir.seen, heir.runs) == (["a"], [])
+        assert store.work_in("a") == ()
+
+
+@simulated
 async def test_aio_takeover_leaves_to_others_what_they_start(clock: ManualClock) -> None:
     """A node that starts nothing leaves what others are to start, unless it is told to recover."""
     store = SharedStore()

@@ -74,7 +74,7 @@ def test_landing_of_a_claim_ends_a_session_with_the_cause(house: House) -> None:
     manager, store, _ = begun(house, "end")
     heal(store)
     assert manager.recover() == RecoveryReport(ended=("a",))
-    error = "its worker was stopped, because nobody knew whether it was claimed"
+    error = "its worker was claimed and did not run: the store did not answer in time"
     assert manager.get("a").state.error == error
 
 

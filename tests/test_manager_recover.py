@@ -31,6 +31,11 @@ pytest_plugins = ("manager_fixtures",)
 Remote = Callable[[], RemoteManager]
 
 
+def cut_off(*_: object) -> None:
+    """Fail as a store that can't be reached."""
+    raise StoreUnavailableError(problem="cut off")
+
+
 def test_manager_recover_with_nothing_to_do(house: House, manager: SessionManager) -> None:
     """While every owner lives there is nothing to recover, whatever they have begun."""
     other = house.open()
@@ -316,10 +321,6 @@ def test_manager_recover_goes_on_with_what_it_took_over(house: House) -> None:
     dead.close()
     store = house.store()
     manager = house.open(store=store)
-
-    def cut_off(*_: object) -> None:
-        raise StoreUnavailableError(problem="cut off")
-
     store.before.update(commit=once(cut_off), give_back=once(cut_off))
     with pytest.raises(StoreUnavailableError):
         manager.recover()
@@ -369,6 +370,45 @@ def test_manager_recover_lets_go_of_nothing_newer(house: House) -> None:
     assert manager.recover(restart=lambda _: None) == RecoveryReport(restarted=("a",))
     [adopted] = end(*claims)
     assert store.work_of("a", adopted.owner_id) == (Work("worker"),)
+
+
+def test_manager_recover_while_a_session_is_ended(house: House) -> None:
+    """A session that is ended while its worker is started anew waits for that worker's stop."""
+    store = house.store()
+    manager, other, dead = house.open(store=store), house.open(), house.open()
+    dead.create("a", config=SessionConfig(recovery="restart"), start=lambda _: Worker())
+    dead.close()
+    worker = Worker()
+
+    def start(_: object) -> Worker:
+        other.terminate("a", wait=False)
+        manager.sweep()
+        assert manager.get("a").status == "terminating"
+        assert work_left(manager, "a") == {Work("stop"), Work("worker")}
+        store.before["load"] = once(cut_off)  # nobody can look whether it still lives
+        return worker
+
+    assert manager.recover(restart=start) == RecoveryReport(restarted=("a",))
+    assert worker.stops == 0
+    manager.sweep()
+    assert worker.stops == 1
+    assert manager.get("a").status == "terminated"
+    assert work_left(manager, "a") == set()
+
+
+def test_manager_recover_what_could_not_be_let_go_of(house: House) -> None:
+    """A claim that the store did not take back in time is recovered by the next call."""
+    store = house.store()
+    manager, dead = house.open(store=store), house.open()
+    dead.create("a", config=SessionConfig(recovery="restart"), start=lambda _: Worker())
+    dead.close()
+    store.before["release"] = once(cut_off)
+    report = manager.recover(restart=lambda _: None)
+    assert [session_id for session_id, _ in report.failed] == ["a"]
+    assert work_left(manager, "a") == {Work("worker")}
+    assert manager.recover() == RecoveryReport(released=("a",))
+    assert work_left(manager, "a") == set()
+    assert not manager._workers.unmanned
 
 
 def test_manager_recover_expired_meanwhile(house: House) -> None:

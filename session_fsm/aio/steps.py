@@ -112,6 +112,7 @@ class SteppedManager(SessionManager):
         try:
             report = recover(
                 self._core,
+                self._starting,
                 self._left_over(),
                 restart=claimed.append if restarts else None,
                 max_takeovers=max_takeovers,
