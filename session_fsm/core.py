@@ -28,8 +28,8 @@ from .errors import (
     FencedError,
     ManagerClosedError,
     RevisionConflictError,
+    SessionFsmError,
     SessionNotFoundError,
-    StoreError,
 )
 from .history import step_of
 from .items import Written
@@ -272,7 +272,7 @@ class Core:
         if change.state.status in self.lifecycle.drains and change.steps:
             try:
                 return self._go_on(slot, change, at, owner_id)
-            except StoreError as fault:
+            except SessionFsmError as fault:
                 # What was asked for is made. The rest of the way out is gone by whoever comes next.
                 logger.warning("session %r is not gone on with yet: %s", session_id, fault)
         return change

@@ -211,13 +211,16 @@ class TaskDroppedError(SessionFsmError):
 
 @attrs.define(kw_only=True, slots=False, eq=False)
 class SessionStartError(SessionFsmError):
-    """The start of a session failed; the session has ended with the cause in its `error`."""
+    """The start of a session failed; it has ended with the cause in its `error`."""
 
     session_id: str
     cause: str
+    lives: bool = False
+    """Whether it has not ended: the store could not be told. Nothing runs for it."""
 
     def __str__(self) -> str:
-        return f"session {self.session_id!r} did not start: {self.cause}"
+        told = f"session {self.session_id!r} did not start: {self.cause}"
+        return f"{told}; it could not be ended, and lives on" if self.lives else told
 
 
 @attrs.define(kw_only=True, slots=False, eq=False)
@@ -240,7 +243,7 @@ class ProcessDiedError(SessionFsmError):
 
     def __str__(self) -> str:
         ends = {"exit code": self.exit_code, "signal": self.signal}
-        told = [f"{what} {number}" for what, number in ends.items() if number is not None]
+        told = (f"{what} {number}" for what, number in ends.items() if number is not None)
         how = " and ".join(told) or "nobody knows how"
         said = " | ".join(self.last_output.split("\n")[-3:])
         return f"process {self.argv0!r} has ended ({how})" + (f": {said}" if said else "")
@@ -492,7 +495,5 @@ class FeedGapError(StoreError):
             if self.after < self.kept_from
             else f"the store has never been at position {self.after}"
         )
-        return (
-            f"{problem}: go on from position {self.kept_from}, and read the sessions themselves"
-            " afresh"
-        )
+        told = "and read the sessions themselves afresh"
+        return f"{problem}: go on from position {self.kept_from}, {told}"

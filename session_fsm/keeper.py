@@ -77,10 +77,12 @@ class SessionKeeper(SessionReader):
 
         Raises:
             ValueError: No takeover at all is allowed.
+            StateInvalidError: This thread is in a batch.
             FencedError: This manager itself is counted as dead.
         """
         check_takeovers(max_takeovers)
         self._core.check_open()
+        self._starting.check("recover")
         begin = None if restart is None else partial(self._starting.restart, start=restart)
         return recover(
             self._core,

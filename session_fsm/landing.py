@@ -57,7 +57,7 @@ def _is_covered(store: SessionStore, commit: Commit) -> bool:
 
 
 def landed_late(store: SessionStore, doubtful: deque[Commit]) -> Iterator[Commit]:
-    """Yield the commits that have landed after all; those that may still do are kept."""
+    """Yield the commits that have landed after all, perhaps; those that may still do are kept."""
     for _ in range(len(doubtful)):
         try:
             commit = doubtful.popleft()
@@ -65,8 +65,9 @@ def landed_late(store: SessionStore, doubtful: deque[Commit]) -> Iterator[Commit
             return  # another thread has come first
         try:
             landed = store.landed(commit.session_id, commit.operation_id)
+            may_have = landed or _is_covered(store, commit)
         except StoreError:
             doubtful.append(commit)
             continue
-        if landed:
+        if may_have:
             yield commit

@@ -121,6 +121,8 @@ class SessionManager(ContextKeeper):
                 another = self._new_owner_id()
                 self._span.enlist(another, self._lapsed)
                 self._core.name.renew(another)
+                # What it left is there for all to recover, this one included.
+                self._span.dismiss(owner_id)
 
     @property
     def lifecycle(self) -> Lifecycle:

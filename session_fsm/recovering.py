@@ -156,8 +156,11 @@ class _Recovered:
         session_id = taken.session_id
         try:
             self._recover(taken)
-        except SessionStartError:
-            self.ended[session_id] = None
+        except SessionStartError as error:
+            if error.lives:
+                self.failed.append((session_id, str(error)))
+            else:
+                self.ended[session_id] = None
         except SessionNotFoundError:
             self.core.release(session_id, taken.work, taken.holder_id)
         except Exception as fault:
@@ -171,7 +174,7 @@ class _Recovered:
 
     def _recover(self, taken: Taken) -> None:
         core, session_id = self.core, taken.session_id
-        left = _Left(core.store, taken)
+        left = _Left(core.store, self.starting, taken)
         error = self._error(taken)
         runs = _WORKER in taken.work and error is None and self._is_run_anew(taken)
         if runs and (claimed := self._adopted(taken, left)) is not None:
@@ -208,7 +211,7 @@ class _Recovered:
         self.dropped += _tasks_ended(self.core, self._change(session_id, rest).steps)
         try:
             return self.starting.adopt(
-                session_id, takes_over=lambda: _WORKER in left(), owner_id=self.owner_id
+                session_id, takes_over=lambda: _WORKER in left(own=1), owner_id=self.owner_id
             )
         except (TransitionError, SessionSupervisedError):
             return None  # it has expired, is ending, or somebody else was first
@@ -227,12 +230,16 @@ class _Left:
     """
 
     store: SessionStore
+    starting: Starting
     taken: Taken
     last: tuple[Work, ...] = ()
 
-    def __call__(self) -> tuple[Work, ...]:
+    def __call__(self, own: int = 0) -> tuple[Work, ...]:
+        """Ask; of what this manager is starting, `own` does not count."""
         taken = self.taken
-        if taken.holder_id == taken.owner_id:
+        if not taken.owner_id and self.starting.is_run(taken.session_id, besides=own):
+            self.last = ()  # somebody else here has seen to it since
+        elif taken.holder_id == taken.owner_id:
             dead = self.store.abandoned(taken.session_id)
             self.last = tuple(work for each in dead for work in each.work)
         else:

@@ -70,14 +70,22 @@ class Starting:
         self._workers = workers
         self._activate = core.lifecycle.roles.get("activate")
 
-    def check(self) -> None:
+    def check(self, what: str = "start") -> None:
         """Accept that something is about to be started.
+
+        Args:
+            what: By what.
 
         Raises:
             StateInvalidError: This thread is in a batch, which may be undone.
         """
         if self._core.in_batch:
-            raise StateInvalidError(problems=("start: what is started in a batch can't be undone",))
+            problem = f"{what}: what is started in a batch can't be undone"
+            raise StateInvalidError(problems=(problem,))
+
+    def is_run(self, session_id: str, *, besides: int) -> bool:
+        """Tell whether a session has a worker here, or gets one; see `Workers.has`."""
+        return self._workers.has(session_id, besides)
 
     def at_once(self, state: SessionState) -> Session:
         """Create a session for which nothing is started, and activate it, in one commit."""
@@ -192,7 +200,7 @@ class Starting:
                 self.let_go(claimed)
             change = self._core.change(session_id, _nothing)
         else:
-            claims = () if worker is None else _WORKER
+            claims = _WORKER if self._workers.has(session_id) else ()
             try:
                 change = self._core.change(
                     session_id, Fire(self._activate), claims=claims, owner_id=owner_id
@@ -209,18 +217,19 @@ class Starting:
     def failed(self, claimed: Claimed, cause: BaseException | str) -> SessionStartError:
         """End a session whose start failed; returns what its creator is told."""
         session_id, owner_id = claimed.session_id, claimed.owner_id
-        error = SessionStartError(session_id=session_id, cause=cause_in_words(cause))
+        told = cause_in_words(cause)
         try:
             if self._activate is None:
                 self.let_go(claimed)
             else:
                 self._workers.expect_no_longer(session_id)
-            failed = self._core.change(session_id, Fail(error.cause), owner_id=owner_id)
+            failed = self._core.change(session_id, Fail(told), owner_id=owner_id)
             self._workers.act(failed)
         except Exception:
-            # The start's own failure is what the caller must see; recovery ends the session later.
+            # The start's own failure is what the caller must see.
             logger.exception("session %r failed to start and could not be ended", session_id)
-        return error
+            return SessionStartError(session_id=session_id, cause=told, lives=True)
+        return SessionStartError(session_id=session_id, cause=told)
 
 
 def _nothing(_: Draft) -> None: ...

@@ -18,7 +18,7 @@ import attrs
 from .changes import Change
 from .core import Core
 from .endings import StopDone
-from .errors import FencedError, SessionNotFoundError, StoreError
+from .errors import FencedError, SessionFsmError, SessionNotFoundError
 from .session import SessionEvent
 from .stores.records import Work
 
@@ -32,9 +32,11 @@ class DeferredWorker(ABC):
 
     Attributes:
         owner_id: In whose name it was started.
+        is_gone: Whether it is known to run no longer; it does not come back.
     """
 
     owner_id: str
+    is_gone = False
 
     @property
     @abstractmethod
@@ -85,7 +87,7 @@ class Workers:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._running: dict[str, _Running] = {}
-        self._stopping: set[str] = set()
+        self._stopping: dict[str, int] = {}
         self._given_up: set[str] = set()
         self._expected: Counter[str] = Counter()
         self.unmanned: deque[tuple[str, str]] = deque()
@@ -125,8 +127,10 @@ class Workers:
         if self._worker(session_id) is not None:
             self.stop(session_id)
         with self._taking:
-            self._running[session_id] = _Running(worker, owner_id)
             self._expected.pop(session_id, None)
+            if isinstance(worker, DeferredWorker) and worker.is_gone:
+                return
+            self._running[session_id] = _Running(worker, owner_id)
             too_late = owner_id in self._given_up
         if too_late:
             self._give_up(owner_id)
@@ -137,9 +141,16 @@ class Workers:
         worker = self._worker(session_id)
         return worker.shown if isinstance(worker, DeferredWorker) else worker
 
-    def has(self, session_id: str) -> bool:
-        """Tell whether anything runs here for a session, or is being started or stopped."""
-        return any(session_id in each for each in (self._running, self._expected, self._stopping))
+    def has(self, session_id: str, besides: int = 0) -> bool:
+        """Tell whether anything runs here for a session, or is being started or stopped.
+
+        Args:
+            session_id: The session.
+            besides: How many that are being started do not count.
+        """
+        if session_id in self._running or session_id in self._stopping:
+            return True
+        return self._expected[session_id] > besides
 
     def _worker(self, session_id: str) -> Any:
         running = self._running.get(session_id)
@@ -159,7 +170,7 @@ class Workers:
             return change
         try:
             return self._core.change(session_id, StopDone(), owner_id=running.owner_id)
-        except StoreError as fault:
+        except SessionFsmError as fault:
             # What was asked for is made; that the worker has stopped is noted by the next sweep.
             logger.warning("session %r could not be gone on with: %s", session_id, fault)
             return change
@@ -184,7 +195,7 @@ class Workers:
             stop = getattr(worker, "stop", None)
             if stop is None:
                 return True
-            self._stopping.add(session_id)
+            self._stopping[session_id] = threading.get_ident()
         try:
             stop()
         except Exception:
@@ -192,7 +203,7 @@ class Workers:
             logger.exception("the worker of session %r did not stop in good order", session_id)
         finally:
             with self._taking:
-                self._stopping.discard(session_id)
+                del self._stopping[session_id]
                 self._gone.notify_all()
         return True
 
@@ -217,6 +228,7 @@ class Workers:
     def gone(self, session_id: str, worker: DeferredWorker) -> None:
         """Note that a worker does not run any longer, though its session may live on."""
         with self._taking:
+            worker.is_gone = True
             if self._worker(session_id) is worker:
                 del self._running[session_id]
             self._gone.notify_all()
@@ -247,11 +259,18 @@ class Workers:
         return tuple(events), tuple(failed)
 
     def stop_all(self) -> None:
-        """Stop every worker; their sessions stay as they are."""
+        """Stop every worker; their sessions stay as they are.
+
+        Those that other threads are stopping are waited for: they run until then.
+        """
         if os.getpid() != self._process_id:
             return  # a fork of the process that runs them: they are not its own to stop
         for session_id in tuple(self._running):
             self.stop(session_id)
+        me = threading.get_ident()
+        with self._taking:
+            while any(each != me for each in self._stopping.values()):
+                self._gone.wait()
 
     def give_up(self, owner_id: str) -> None:
         """Stop what was started in the name of an owner who is counted as dead.
@@ -265,7 +284,7 @@ class Workers:
         while self._of(owner_id) or self._stopping:
             self._give_up(owner_id)
             with self._taking:
-                if self._core.closed:
+                if self._core.closed and not self._stopping:
                     return
                 if self._of(owner_id) or self._stopping:
                     self._gone.wait(LOOKS_SECONDS)

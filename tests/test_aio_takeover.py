@@ -313,3 +313,23 @@ async def test_aio_takeover_stops_within_the_margin(clock: ManualClock) -> None:
         assert max(asked) == min(asked)
         assert sorted(each - asked[0] for each in ended)[-2] < seconds(4.1)
         assert max(ended) - asked[0] < seconds(store.margin_seconds)
+
+
+@simulated
+async def test_aio_takeover_leaves_each_its_time_to_stop(clock: ManualClock) -> None:
+    """When a node lapses, a child that needs a while is not cut short by others that need none."""
+    store = SharedStore()
+    node = Node(store, clock)
+    ended: list[str] = []
+
+    async def tidy(context: ChildContext) -> None:
+        await context.stopping.wait()
+        await asyncio.sleep(3)
+        ended.append(context.session_id)
+
+    async with node.manager:
+        for session_id in ("a", "b", "c"):
+            await node.create(session_id)
+        await node.manager.create("tidy", config=RESTART, children=[Child("tidy", tidy)])
+        await node.lapse()
+        assert (ended, node.runs) == (["tidy"], [])

@@ -100,6 +100,7 @@ EXAMPLES: dict[str, Any] = {
     "problem": "it broke",
     "lifecycle": "order",
     "cause": "no such image",
+    "lives": True,
     "problems": ("status: missing", "error: expected a string or null, got 5"),
     "expected": 3,
     "found": 4,
@@ -159,7 +160,7 @@ def test_errors_messages_tell_their_fields(kind: type[SessionFsmError]) -> None:
     message = str(kind(**fields))
     assert message.strip()
     assert "\n" not in message
-    for name in fields.keys() - {"refusal", "session_id", "problems"}:
+    for name in fields.keys() - {"refusal", "session_id", "problems", "lives"}:
         assert str(fields[name]) in message
     for problem in fields.get("problems", ()):
         assert problem in message

@@ -136,6 +136,38 @@ def test_landing_of_a_claim_that_was_let_go_of(house: House) -> None:
     assert work_left(manager, "a") == set()
 
 
+def test_landing_of_a_claim_that_was_compacted(house: House) -> None:
+    """A claim whose event is gone behind a checkpoint is found by what is claimed."""
+    manager, store, _ = begun(house)
+    heal(store)
+    manager.touch("a")
+    manager.touch("a")
+    manager.compact("a", keep=1)
+    assert manager.recover() == RecoveryReport(released=("a",))
+    assert work_left(manager, "a") == set()
+
+
+@pytest.mark.parametrize("recovery", ["end", "restart"])
+def test_landing_of_a_claim_that_was_made_anew(house: House, recovery: str) -> None:
+    """Whoever has claimed the worker since it was looked up keeps it, and it runs on."""
+    manager, store, _ = begun(house, recovery)
+    heal(store)
+    store.release("a", [WORKER], manager._core.owner_id)
+    worker = Worker()
+
+    def claim(*_: object) -> None:
+        claimed = manager._starting.adopt("a")
+        manager._workers.add("a", worker, claimed.owner_id)
+
+    # Between the look at what is in doubt and what is decided.
+    store.before["marks"] = once(lambda *_: end(begin(claim)))
+    assert manager.recover(restart=never) == RecoveryReport()
+    assert (worker.stops, manager.get("a").worker) == (0, worker)
+    assert work_left(manager, "a") == {WORKER}
+    manager.terminate("a")
+    assert worker.stops == 1
+
+
 def never(_: object) -> None:
     """Be called in vain."""
     raise AssertionError("a worker was started")

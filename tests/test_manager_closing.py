@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from managing import START, House, Worker, await_event, begin, end
+from managing import START, House, Worker, await_event, begin, end, wait_until
 
 from session_fsm import (
     SESSION_LIFECYCLE,
@@ -298,3 +298,35 @@ def test_manager_closing_after_a_failed_opening(tmp_path: Path) -> None:
     assert descriptors() == before
     with SessionManager(url) as manager:
         assert manager.create("a").status == "active"
+
+
+@pytest.mark.parametrize("way", ["lapse", "terminate"])
+def test_manager_closing_waits_for_stops(house: House, way: str) -> None:
+    """A worker that another thread is stopping runs until it has; only then is its owner dead."""
+    store = house.store()
+    manager = house.open(store=store)
+    stopping, go_on = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        await_event(go_on)
+
+    manager.create("a", start=lambda _: Worker(stop))
+    owner_id = manager._core.owner_id
+    stops = begin(manager._lapsed) if way == "lapse" else begin(manager.terminate, "a", wait=False)
+    await_event(stopping)
+    closing = begin(manager.close)
+    wait_until(lambda: manager._core.closed)
+    assert store.is_alive(owner_id)
+    assert house.open(store=store).recover().ended == ()
+    assert not closing.done()
+    go_on.set()
+    end(closing, stops)
+    assert not store.is_alive(owner_id)
+
+
+def test_manager_closing_lets_what_was_made_be_told(house: House) -> None:
+    """Who has ended a session is told so, though the manager is closed before it goes on."""
+    manager = house.open()
+    manager.create("a", start=lambda _: Worker(manager._core.close))
+    assert manager.terminate("a", wait=False).status == "terminating"

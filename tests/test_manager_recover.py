@@ -23,7 +23,13 @@ from managing import (
     work_left,
 )
 
-from session_fsm import RecoveryReport, SessionConfig, SessionManager, StoreUnavailableError
+from session_fsm import (
+    RecoveryReport,
+    SessionConfig,
+    SessionManager,
+    StateInvalidError,
+    StoreUnavailableError,
+)
 from session_fsm.stores.records import Work
 
 pytest_plugins = ("manager_fixtures",)
@@ -422,6 +428,13 @@ def test_manager_recover_expired_meanwhile(house: House) -> None:
     manager.recover()
     assert manager.get("a").status == "idle"
     assert manager.next_deadline() == START + minutes(530)
+
+
+def test_manager_recover_not_in_a_batch(house: House) -> None:
+    """What a batch could undo is not started, and what is in doubt not forgotten in it."""
+    manager = house.open()
+    with pytest.raises(StateInvalidError, match="recover"), manager.batch():
+        manager.recover()
 
 
 # --- processes -------------------------------------------------------------------------------

@@ -339,6 +339,35 @@ def test_takeover_refuses_what_a_lapsed_node_had_begun(fleet: Fleet) -> None:
     assert heir.get("a").status == "terminated"
 
 
+def test_takeover_after_a_lapse_leaves_nothing_of_it(fleet: Fleet) -> None:
+    """A node that has lapsed removes, and compacts, what it ran before, as any other may."""
+    node = fleet.node()
+    node.create("a", start=lambda _: Worker())
+    node.create("z")
+    die(node)
+    node._lapsed()
+    assert node.recover().released == ("a",)
+    for session_id in "az":
+        node.terminate(session_id)
+    assert node.compact("a", keep=1) > 0
+    fleet.clock.advance(60)
+    assert node.purge(ended_before=fleet.clock.now()) == 2
+
+
+def test_takeover_after_a_lapse_of_what_is_in_memory(fleet: Fleet) -> None:
+    """Sessions that are not kept are recovered by the node itself, under its new name."""
+    node = fleet.node()
+    passing = SessionConfig(persistence_enabled=False)
+    node.create("worked", config=passing, start=lambda _: Worker())
+    node.create("busy", config=passing)
+    node.begin_task("busy", "t")
+    die(node)
+    node._lapsed()
+    report = node.recover()
+    assert (sorted(report.released), report.dropped_tasks) == (["busy", "worked"], ("t",))
+    assert node._starting.adopt("worked").session.status == "idle"
+
+
 def test_takeover_leaves_the_tasks_of_a_lapsed_node(fleet: Fleet) -> None:
     """A block whose owner lapsed does not end the task that another node holds under its name."""
     node, heir = fleet.node(), fleet.node()

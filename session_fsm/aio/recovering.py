@@ -9,10 +9,11 @@ from functools import partial
 
 import attrs
 
+from ..decisions import cause_in_words
 from ..errors import SessionStartError, StoreError
 from ..session import RecoveryReport, Session
 from ..starting import Claimed
-from .calls import Calls
+from .calls import Calls, until_done
 from .children import Child, checked_children
 from .steps import SteppedManager
 from .timing import Timing
@@ -53,8 +54,7 @@ async def recover(
 
     async def let_go(taken: tuple[RecoveryReport, tuple[Claimed, ...]]) -> None:
         if not is_closing():
-            for each in taken[1]:
-                await calls(partial(inner.not_adopted, each))
+            await _let_go(inner, calls, taken[1])
 
     report, claimed = await calls(
         partial(
@@ -68,11 +68,17 @@ async def recover(
     )
     if restart is None:
         return report
-    begun = (_begun(inner, calls, run, restart, each) for each in claimed)
+    left = {each.session_id: each for each in claimed}
+    begun = (_begun(inner, calls, run, restart, each, left) for each in claimed)
     ids = (each.session_id for each in claimed)
-    became = dict(zip(ids, await asyncio.gather(*begun), strict=True))
+    try:
+        became = dict(zip(ids, await asyncio.gather(*begun), strict=True))
+    finally:
+        # Who is cancelled before its first step never makes one.
+        if left and not is_closing():
+            await until_done(asyncio.ensure_future(_let_go(inner, calls, left.values())))
     told = {
-        field: tuple(each for each, what in became.items() if what == field)
+        field: tuple(each for each, (what, _) in became.items() if what == field)
         for field in ("ended", "released", "restarted")
     }
     return attrs.evolve(
@@ -80,33 +86,61 @@ async def recover(
         ended=report.ended + told["ended"],
         released=report.released + told["released"],
         restarted=told["restarted"],
+        failed=report.failed
+        + tuple((each, why) for each, (what, why) in became.items() if what == "failed"),
     )
 
 
+async def _let_go(inner: SteppedManager, calls: Calls, claimed: Iterable[Claimed]) -> None:
+    for each in claimed:
+        try:
+            await calls(partial(inner.not_adopted, each))
+        except StoreError as fault:
+            # It is let go of when this node recovers the next time; the others are, now.
+            logger.warning("session %r could not be let go of: %s", each.session_id, fault)
+
+
 async def _begun(
-    inner: SteppedManager, calls: Calls, run: Run, restart: Restart, claimed: Claimed
-) -> str:
-    """Start the children of a session; returns where a report tells what came of it."""
+    inner: SteppedManager,
+    calls: Calls,
+    run: Run,
+    restart: Restart,
+    claimed: Claimed,
+    left: dict[str, Claimed],
+) -> tuple[str, str]:
+    """Start the children of a session; returns where a report tells what came of it, and why.
+
+    What it has to do with is taken out of what is left.
+    """
     session_id = claimed.session_id
+    del left[session_id]
     try:
-        children = checked_children(restart(claimed.session))
-    except Exception as fault:
-        logger.exception("session %r can't be started anew", session_id)
-        await calls(partial(inner.restart_failed, claimed, fault))
-        return "ended"
-    if not children:
-        await calls(partial(inner.not_adopted, claimed))
-        return "released"
+        try:
+            children = checked_children(restart(claimed.session))
+        except Exception as fault:
+            logger.exception("session %r can't be started anew", session_id)
+            error = await calls(partial(inner.restart_failed, claimed, fault))
+            return _ended(error)
+        if not children:
+            await calls(partial(inner.not_adopted, claimed))
+            return "released", ""
+    except StoreError as fault:
+        logger.warning("session %r could not be let go of: %s", session_id, fault)
+        return "failed", cause_in_words(fault)
     try:
         await run(claimed, children)
     except SessionStartError as fault:
         logger.warning("%s", fault)
-        return "ended"
+        return _ended(fault)
     except StoreError as fault:
         # It lives, and nothing runs for it: another node may read what this one can't.
         logger.warning("session %r was not started anew: %s", session_id, fault)
-        return "released"
-    return "restarted"
+        return "released", ""
+    return "restarted", ""
+
+
+def _ended(error: SessionStartError) -> tuple[str, str]:
+    return ("failed", str(error)) if error.lives else ("ended", "")
 
 
 class Recoverer:

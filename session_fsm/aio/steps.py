@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..clock import Clock
 from ..decisions import cause_in_words
 from ..endings import Fail
-from ..errors import SessionFsmError
+from ..errors import SessionFsmError, SessionStartError
 from ..explain import next_timed
 from ..feeds import page_if_open
 from ..manager import SessionManager
@@ -126,10 +126,10 @@ class SteppedManager(SessionManager):
             report = RecoveryReport(restarted=tuple(each.session_id for each in claimed))
         return report, tuple(claimed)
 
-    def restart_failed(self, claimed: Claimed, cause: BaseException) -> None:
+    def restart_failed(self, claimed: Claimed, cause: BaseException) -> SessionStartError:
         """End a session whose worker was claimed and can't be started."""
         self.not_adopted(claimed)
-        self._starting.failed(claimed, cause)
+        return self._starting.failed(claimed, cause)
 
     def not_adopted(self, claimed: Claimed) -> None:
         """Let go of the claim of a worker that does not run."""

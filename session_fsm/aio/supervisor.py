@@ -379,6 +379,8 @@ class SessionSupervisor(DeferredWorker):
         call_soon(self._loop, partial(self._give_up, within_seconds))
 
     def _give_up(self, within_seconds: float) -> None:
+        if self._within_seconds is not None:
+            return  # it is asked again and again
         if self._stopping is not None:
             self.hurry()
         self._within_seconds = within_seconds

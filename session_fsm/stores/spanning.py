@@ -183,8 +183,8 @@ class SpanningStore(SessionStore):
     # --- work and its owners --------------------------------------------------------------
 
     def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
-        self._passing.enlist(owner_id)
         self.main.enlist(owner_id, lapsed)
+        self._passing.enlist(owner_id)
 
     def dismiss(self, owner_id: str) -> None:
         self.main.dismiss(owner_id)
