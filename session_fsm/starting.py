@@ -99,9 +99,11 @@ class Starting:
         Where nothing activates it, its creation claims the worker.
         """
         owner_id = self._core.owner_id
-        claims = _WORKER if self._activate is None else ()
-        create = partial(self._core.create, state, claims=claims, owner_id=owner_id)
-        return self._claimed(state.session_id, owner_id, create)
+        create = partial(self._core.create, state, owner_id=owner_id)
+        if self._activate is None:
+            return self._claimed(state.session_id, owner_id, partial(create, claims=_WORKER))
+        change = create()
+        return Claimed(session_of(change.state, change.revision, None), owner_id)
 
     def _claimed(self, session_id: str, owner_id: str, claim: Callable[[], Change]) -> Claimed:
         self._workers.expect(session_id)
@@ -193,14 +195,13 @@ class Starting:
         session_id, owner_id = claimed.session_id, claimed.owner_id
         if worker is None:
             self._workers.expect_no_longer(session_id)
-        else:
-            self._workers.add(session_id, worker, owner_id)
+        runs = worker is not None and self._workers.add(session_id, worker, owner_id)
         if self._activate is None:
             if worker is None:
                 self.let_go(claimed)
             change = self._core.change(session_id, _nothing)
         else:
-            claims = _WORKER if self._workers.has(session_id) else ()
+            claims = _WORKER if runs else ()
             try:
                 change = self._core.change(
                     session_id, Fire(self._activate), claims=claims, owner_id=owner_id

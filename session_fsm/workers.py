@@ -110,7 +110,7 @@ class Workers:
             self._expected.subtract((session_id,))
             self._expected = +self._expected
 
-    def add(self, session_id: str, worker: Any, owner_id: str) -> None:
+    def add(self, session_id: str, worker: Any, owner_id: str) -> bool:
         """Keep the worker of a session; one of an earlier session with this id is stopped.
 
         Args:
@@ -118,23 +118,27 @@ class Workers:
             worker: The worker.
             owner_id: In whose name it was started.
 
+        Returns:
+            Whether it is kept: not if it is known to run no longer.
+
         Raises:
             FencedError: That one is counted as dead by now; the worker was stopped, or was asked
                 to.
         """
         if self._worker(session_id) is worker:
-            return
+            return True
         if self._worker(session_id) is not None:
             self.stop(session_id)
         with self._taking:
             self._expected.pop(session_id, None)
             if isinstance(worker, DeferredWorker) and worker.is_gone:
-                return
+                return False
             self._running[session_id] = _Running(worker, owner_id)
             too_late = owner_id in self._given_up
         if too_late:
             self._give_up(owner_id)
             raise FencedError(session_id=session_id, owner_id=owner_id)
+        return True
 
     def get(self, session_id: str) -> Any:
         """Return the worker of a session, or None."""
