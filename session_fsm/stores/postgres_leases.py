@@ -176,9 +176,17 @@ class Leases:
         Raises:
             FencedError: It can't.
         """
-        lease = self._leases.get(owner_id)
-        if lease is not None and not self._is_held(lease):
+        if self.lapsed(owner_id):
             raise FencedError(session_id=session_id, owner_id=owner_id)
+
+    def has(self, owner_id: str) -> bool:
+        """Tell whether this is an owner of this process, be it one that has lapsed."""
+        return owner_id in self._leases
+
+    def lapsed(self, owner_id: str) -> bool:
+        """Tell whether this is an owner of this process that can't be sure that it lives."""
+        lease = self._leases.get(owner_id)
+        return lease is not None and not self._is_held(lease)
 
     def fence(self, link: Connection, session_id: str, owner_id: str | None = None) -> None:
         """Refuse to write for an owner that does not live; in a transaction.
