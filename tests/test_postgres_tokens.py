@@ -269,6 +269,21 @@ def test_postgres_tokens_of_sessions_that_are_not_there_are_given_up(
     assert tokens(one, "a") == [None]
 
 
+def test_postgres_tokens_outlast_what_makes_no_owner(author_of: OpenAuthor) -> None:
+    """Whoever lets go of something, and owns the session all the same, states its token still."""
+    one, two = author_of("one"), author_of("two")
+    one.write("a", "activate", claims=[START, WORKER])
+    one.store.release("a", [START], "one")
+    assert tokens(one, "a") == [1]
+    two.write("a", ("begin_task", {"task_id": "t"}), claims=[Work("task", "t")])
+    two.store.dismiss("two")
+    [taken] = one.store.take_over("one", 9, restarting=True)
+    one.store.give_back(taken)
+    assert tokens(one, "a") == [1]
+    one.store.release("a", [WORKER], "one")
+    assert tokens(one, "a") == [None]
+
+
 def test_postgres_tokens_that_are_newer_than_what_was_read_stay(author_of: OpenAuthor) -> None:
     """A token that was found to be old is let go of only if there is none newer by now."""
     kept = store_of(author_of("one"))._tokens

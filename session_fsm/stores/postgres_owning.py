@@ -175,7 +175,9 @@ class PostgresOwning(PostgresReading):
 
     def give_back(self, taken: Taken) -> None:
         self._connections.write(lambda link: give_back(link, self._sql, taken), landed=never)
-        self._tokens.keep(taken.holder_id, taken.session_id, None)
+        # Of a task alone, whoever gives it back may own the session all the same.
+        if any(work.kind in OWNING for work in taken.work):
+            self._tokens.keep(taken.holder_id, taken.session_id, None)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         return tuple(each for (each,) in self._rows(_TO_STOP, (known(owner_id),)))
@@ -184,15 +186,19 @@ class PostgresOwning(PostgresReading):
         gone = list(work)
         told = (session_id, owner_id, [each.kind for each in gone], [each.item for each in gone])
 
-        def let_go(link: Connection) -> None:
+        owning = any(each.kind in OWNING for each in gone)
+
+        def let_go(link: Connection) -> bool:
             link.execute(self._sql(HOLD), (session_id,))
             self._check_writer(link)
             if link.execute(self._sql(_RELEASE), told).rowcount:
                 link.execute(self._sql(_DISOWN), (session_id, owner_id, list(OWNING)))
+            row = link.execute(self._sql(_TOKEN), (session_id,)).fetchone() if owning else None
+            return row is None or row[2] != owner_id
 
         if gone and known(session_id):
-            self._connections.write(let_go, landed=never)
-            if any(each.kind in OWNING for each in gone):
+            disowned = self._connections.write(let_go, landed=never)
+            if owning and disowned:
                 self._tokens.keep(owner_id, session_id, None)
 
     def _check_writer(
