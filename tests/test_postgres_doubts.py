@@ -162,6 +162,19 @@ def test_postgres_doubts_leave_tasks_that_were_begun_anew(opened: OpenStore) -> 
     assert told(taken) == {"a": ({WORKER}, 1), "b": ({WORKER, TASK}, 1)}
 
 
+def test_postgres_doubts_leave_workers_that_were_claimed_anew(opened: OpenStore) -> None:
+    """A worker that others let go of, and the same owner has claimed since, is its own."""
+    store, other = opened(retry_seconds=0), opened()
+    left_by_dead(other, "a")
+    heir, third = heir_of(store), heir_of(other, "third")
+    in_doubt(store, lands=True)
+    third.write("a", "touch", releases=[WORKER])
+    heir.write("a", "touch", claims=[WORKER])
+    assert told(store.take_over("heir", 9, restarting=True)) == {"a": ({TASK}, 0)}
+    assert store.work_of("a", "heir") == (TASK, WORKER)
+    heir.write("a", "touch")
+
+
 def test_postgres_doubts_outlast_begins_that_were_decided_before(opened: OpenStore) -> None:
     """A begin that was decided before the dead one's takes nothing away from a take-over."""
     store, other = opened(retry_seconds=0), opened()
