@@ -41,6 +41,7 @@ from benchmarks.postgres_promises import (
     Lacking,
 )
 from session_fsm import FencedError
+from session_fsm.stores.postgres_tokens import Token
 
 NUMBERS = count(1)
 
@@ -133,7 +134,7 @@ def refuses_a_dead_owner(probed: Probed) -> bool:
     lacking, [session_id] = probed.lacking, probed.lacking.ids
     found = []
     owner_id = str(probed.one("SELECT owner_id FROM session_fsm.owner"))
-    for token, expiry in ((None, "-infinity"), (7, "infinity")):
+    for token, expiry in ((None, "-infinity"), (Token(7), "infinity")):
         probed.connection.execute("UPDATE session_fsm.owner SET expires_at = %s", (expiry,))
         lacking.store._tokens.keep(owner_id, session_id, token)
         revision = lacking.manager.get(session_id).revision

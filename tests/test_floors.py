@@ -56,6 +56,7 @@ ORDER = (
     "context_rows prompting",
     "compaction",
     "stores.records stores.postgres_ddl stores.postgres_rules stores.postgres_sql",
+    "stores.postgres_tokens",
     "stores.postgres_url",
     "stores.postgres_faults",
     "stores.feed stores.reading stores.traffic",

@@ -187,6 +187,64 @@ def test_postgres_leases_that_the_server_ended_are_told(
     Author(postgres_store, "other").write("a", "activate")
 
 
+@pytest.mark.parametrize("spoilt", ["session_fsm lapsed", "renew"])
+def test_postgres_leases_are_kept_whatever_fails_once(
+    opened: OpenStore, seconds: Seconds, monkeypatch: pytest.MonkeyPatch, spoilt: str
+) -> None:
+    """Owners are told that they have lapsed though there was no thread, or a renewal failed."""
+    store = opened(seconds=seconds, lease_seconds=0.3, margin_seconds=0.0)
+    told, failed = threading.Event(), threading.Event()
+    start, renew = threading.Thread.start, store._leases.renew
+
+    def start_or_not(thread: threading.Thread) -> None:
+        if thread.name == spoilt and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def renew_or_not() -> bool:
+        if spoilt == "renew" and not failed.is_set():
+            failed.set()
+            raise RuntimeError("no renewal")
+        return renew()
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    monkeypatch.setattr(store._leases, "renew", renew_or_not)
+    store.enlist("author", told.set)
+    if spoilt == "renew":
+        await_event(failed)
+    seconds.passed += 10
+    with pytest.raises(FencedError):
+        store.commit(Author(store).draft("a", "activate"))
+    await_event(told)
+    assert failed.is_set()
+    assert all(thread.is_alive() for thread in store._leases._threads)
+
+
+def test_postgres_leases_need_their_threads(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An owner for whom nobody could renew is not made known; the next one may be."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "session_fsm watch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            postgres_store.enlist("author")
+    assert not postgres_store.is_alive("author")
+    told = threading.Event()
+    postgres_store.enlist("author", told.set)
+    postgres_store._leases._leases["author"].end = 0.0
+    with pytest.raises(FencedError):
+        postgres_store.commit(Author(postgres_store).draft("a", "activate"))
+    await_event(told)
+
+
 def test_postgres_leases_need_no_working_connection_of_the_store(
     opened: OpenStore, seconds: Seconds
 ) -> None:

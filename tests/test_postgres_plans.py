@@ -39,6 +39,8 @@ READS_EVERYTHING = {
 AFTER_A_FAULT = {
     "postgres_commit._LANDED": ("one-0", "nothing"),
     "postgres_takeover._AWAIT": (["one-0", MIDDLE],),
+    "postgres_takeover._IS_NOTED": ("taken/nothing",),
+    "postgres_takeover._HANDS": (["one-0", MIDDLE], "nobody"),
 }
 """What is asked only where an answer was lost, and with what."""
 
@@ -146,8 +148,8 @@ def use(store: PostgresStore, number: int) -> None:
     [taken] = store.take_over(other, 10, restarting=True)
     store.give_back(taken)
     [taken] = store.take_over(other, 10, restarting=False)
-    store.release(one, taken.work, other)
     assert store.take_over(other, 10, restarting=True) == ()
+    store.release(one, taken.work, other)
     with store.batch():
         Author(store, other).write(two, "activate")
     store._leases.renew()

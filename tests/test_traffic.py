@@ -93,6 +93,17 @@ def test_traffic_is_of_one_lifecycle(tmp_path: Path) -> None:
         assert manager.traffic()["activate", "initializing"] == 1
 
 
+def spoil(path: Path, change: str, revision: int) -> None:
+    """Change the stored bytes of an event of session `a`, past what keeps them."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TRIGGER session_event_is_written_once")
+        database.execute(
+            f"UPDATE session_event SET body = CAST({change.replace('body', 'CAST(body AS TEXT)')}"
+            f" AS BLOB) WHERE session_id = 'a' AND revision = {revision}"
+        )
+        database.commit()
+
+
 @pytest.mark.parametrize(
     ("change", "fault", "named"),
     [
@@ -112,16 +123,27 @@ def test_traffic_names_events_that_can_not_be_read(
     with SessionManager(f"sqlite:///{path}", clock=ManualClock(START)) as manager:
         work(manager, "a")
         work(manager, "b")
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TRIGGER session_event_is_written_once")
-        database.execute(
-            f"UPDATE session_event SET body = CAST({change.replace('body', 'CAST(body AS TEXT)')}"
-            " AS BLOB) WHERE session_id = 'a' AND revision = 3"
-        )
-        database.commit()
+    spoil(path, change, 3)
     with (
         closing(SqliteStore(path)) as store,
         pytest.raises(fault, match=named),
+    ):
+        store.traffic()
+
+
+@pytest.mark.parametrize("number", ["'1'", "1.5", "json('true')", "json('null')", "json('[1]')"])
+@pytest.mark.parametrize("revision", [1, 3])
+def test_traffic_names_events_whose_format_is_no_number(
+    number: str, revision: int, tmp_path: Path
+) -> None:
+    """An event that says no format is named, be it one that no row has made."""
+    path = tmp_path / "sessions.db"
+    with SessionManager(f"sqlite:///{path}", clock=ManualClock(START)) as manager:
+        work(manager, "a")
+    spoil(path, f"json_set(body, '$.format', {number})", revision)
+    with (
+        closing(SqliteStore(path)) as store,
+        pytest.raises(CorruptRecordError, match=f"event {revision} of session 'a'"),
     ):
         store.traffic()
 

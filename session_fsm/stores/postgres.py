@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..compaction import Checkpoint
-from ..errors import SessionExistsError, StoreUnavailableError
+from ..errors import SessionExistsError, SessionFsmError, StoreUnavailableError
 from ..history import Sealed
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
@@ -22,12 +22,14 @@ from .postgres_hints import Hints
 from .postgres_items import ItemWriter
 from .postgres_leases import LEASE_SECONDS, Leases
 from .postgres_links import MAX_CONNECTIONS, Connection
-from .postgres_owning import PostgresOwning, Tokens
+from .postgres_owning import PostgresOwning
 from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
 from .postgres_sql import HOLD, known
 from .postgres_tables import PostgresTables
+from .postgres_takeover import Doubts
 from .postgres_tending import Tending
+from .postgres_tokens import TAKEN, Token, Tokens
 from .postgres_traffic import traffic_of
 from .postgres_writer import Writer
 from .records import Commit, carried_over
@@ -42,10 +44,12 @@ MAX_HINTING: Final = 2
 MEASUREMENTS: Final = 3
 """So often is the database's clock asked when a store is opened; the best answer counts."""
 _LANDED: Final = (
-    "SELECT EXISTS (SELECT 1 FROM {s}.session_event"
+    f"SELECT owner_id, token, {TAKEN},"  # noqa: S608 - constants
+    " EXISTS (SELECT 1 FROM {s}.session_event"
     " WHERE session_id = %(id)s::text AND operation_id = %(operation)s::text),"
     " coalesce((SELECT revision FROM {s}.session_event WHERE session_id = %(id)s::text"
     " ORDER BY revision DESC LIMIT 1), 0)"
+    " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %(id)s::text"
 )
 _MARK: Final = "SELECT body FROM {s}.mark WHERE name = %s::text"
 _MARK_NOW: Final = f"{_MARK} FOR UPDATE"
@@ -162,8 +166,8 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
         )
         # Of a pool none is kept: it may have no other one.
         self._hints = Hints(self._hinting, listens=pool is None)
-        self._tokens = Tokens()
-        self._doubtful = []
+        self._tokens = Tokens(lambda: connections.in_batch)
+        self._doubts = Doubts()
         try:
             connections.outside_batch(
                 lambda link: postgres_schema.prepare(link, self._sql, lifecycle)
@@ -179,12 +183,17 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     def commit(self, commit: Commit) -> None:
         session_id, owner_id = commit.session_id, commit.owner_id
         self._leases.check(owner_id, session_id)
+        self._doubts.claimed(commit)
         token = None if commit.creates else self._tokens.of(owner_id, session_id)
-        self._writer.commit(
-            PreparedCommit(
-                commit, self.lifecycle, self._sql, token=token, before=self._before(commit)
-            )
+        prepared = PreparedCommit(
+            commit, self.lifecycle, self._sql, token=token, before=self._before(commit)
         )
+        try:
+            self._writer.commit(prepared)
+        except SessionFsmError:
+            if token is not None and prepared.gave_up:
+                self._tokens.drop(owner_id, session_id, token)
+            raise
 
     def _before(self, commit: Commit) -> Callable[[Connection], None] | None:
         if commit.writes is not None:
@@ -210,10 +219,13 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         told = {"id": known(session_id), "operation": operation_id}
-        [(found, revision)] = self._rows(_LANDED, told)
+        [(owner_id, number, taken, found, revision)] = self._rows(_LANDED, told)
         if not found and self._writer.is_open(operation_id, revision):
             problem = f"{self.url}: it was sent, and may still arrive"
             raise StoreUnavailableError(problem=problem, operation_id=operation_id)
+        if found and owner_id is not None and self._leases.has(owner_id):
+            # Nobody has been told what it made its owner's.
+            self._tokens.keep(owner_id, session_id, Token(number, taken))
         return bool(found)
 
     # --- many sessions --------------------------------------------------------------------
@@ -261,14 +273,14 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
 
     @contextmanager
     def _batch(self) -> Iterator[None]:
-        with self._connections.batch(self._writer.alone):
-            tokens = self._tokens.copy()
-            try:
-                yield
-            except BaseException:
-                self._tokens = tokens
-                raise
+        with self._connections.batch(self._alone):
+            yield
         self._hints.committed()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._writer.alone(), self._tokens.batch():
+            yield
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         return self._hints.watch(callback)

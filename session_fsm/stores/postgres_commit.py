@@ -28,6 +28,7 @@ from ..serialization import dumps
 from ..state import SessionState
 from .postgres_links import Connection
 from .postgres_sql import LIVES, Sql
+from .postgres_tokens import TAKEN, Token
 from .records import OWNING, Commit, StoredStep, Work, carried_over, ended_at
 
 _CREATE: Final = (
@@ -37,14 +38,14 @@ _CREATE: Final = (
     " %s::text, %s::bigint, {owner} WHERE COALESCE((SELECT revision FROM {s}.session_event"
     " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0) = %s::bigint AND "
     + LIVES
-    + " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id)"
+    + " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id, taken_at)"
 )
 _MOVE: Final = (
     "WITH moved AS (UPDATE {s}.session SET status = %s::text, deadline_at = %s::timestamptz,"
     " ended_at = %s::timestamptz, state = %s::bytea, digest = %s::text, recovery = %s::text,"
     " revision = revision + 1{owner}"
     " WHERE session_id = %s::text AND revision = %s::bigint AND {when}"
-    " RETURNING session_id, token, owner_id)"
+    " RETURNING session_id, token, owner_id, taken_at)"
 )
 _FIRST: Final = LIVES
 _FENCED: Final = f"token = %s::bigint AND {LIVES}"
@@ -73,7 +74,7 @@ _STOP: Final = (
     ", stopped AS (UPDATE {s}.work SET stop = true FROM moved"
     " WHERE work.session_id = moved.session_id AND work.kind = 'worker')"
 )
-_TELL: Final = " SELECT token, owner_id FROM moved"
+_TELL: Final = f" SELECT token, owner_id, {TAKEN} FROM moved"  # noqa: S608 - constants
 # The token grows with each change of hands, not with what the owner itself takes up besides.
 _TAKES: Final = (
     ", token = token + CASE WHEN owner_id IS NOT DISTINCT FROM %s::text THEN 0 ELSE 1 END,"
@@ -85,14 +86,15 @@ _LETS_GO: Final = (
     " THEN owner_id END"
 )
 _REASON: Final = (
-    "SELECT session.revision, session.token, COALESCE((SELECT revision FROM {s}.session_event"  # noqa: S608
+    f"SELECT session.revision, session.token, session.owner_id, {TAKEN},"  # noqa: S608 - constants
+    " COALESCE((SELECT revision FROM {s}.session_event"
     " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0), "
     + LIVES
     + " FROM (SELECT 1) AS one LEFT JOIN {s}.session ON session_id = %s::text"
 )
 _LANDED: Final = (
-    "SELECT session.token, session.owner_id FROM {s}.session_event AS event"
-    " LEFT JOIN {s}.session USING (session_id)"
+    f"SELECT session.token, session.owner_id, {TAKEN}"  # noqa: S608 - constants
+    " FROM {s}.session_event AS event LEFT JOIN {s}.session USING (session_id)"
     " WHERE event.session_id = %s::text AND event.operation_id = %s::text LIMIT 1"
 )
 
@@ -126,12 +128,23 @@ class PreparedCommit:
         statements: One for each step, in order. Each returns a row if it did anything: the token
             and the owner that the session has then.
         token: The token of the session once it was made; None: its owner does not own it then.
+        gave_up: Whether it was refused because the token that it states is none of the session's
+            any longer, though nobody has taken that from its owner; or there is no session.
 
     Raises:
         StateInvalidError: A state can't be written.
     """
 
-    __slots__ = ("_lifecycle", "_sql", "_token", "before", "commit", "statements", "token")
+    __slots__ = (
+        "_lifecycle",
+        "_sql",
+        "_token",
+        "before",
+        "commit",
+        "gave_up",
+        "statements",
+        "token",
+    )
 
     def __init__(
         self,
@@ -139,12 +152,13 @@ class PreparedCommit:
         lifecycle: Lifecycle,
         sql: Sql,
         *,
-        token: int | None = None,
+        token: Token | None = None,
         before: Callable[[Connection], None] | None = None,
     ) -> None:
         self.commit = commit
         self.before = before
-        self.token: int | None = None
+        self.token: Token | None = None
+        self.gave_up = False
         self._lifecycle = lifecycle
         self._sql = sql
         self._token = token
@@ -206,7 +220,7 @@ class PreparedCommit:
                 row.append(commit.owner_id)
             else:
                 when = _FENCED
-                row += [Int8(self._token), commit.owner_id]
+                row += [Int8(self._token.number), commit.owner_id]
         row += [Int8(revision + 1), event.at, step.sealed.body, event.digest, commit.operation_id]
         return self._sql(_step_text(verb, owner, when, work)), [*row, *moved]
 
@@ -252,8 +266,8 @@ class PreparedCommit:
 
     def note(self, row: tuple[Any, ...]) -> None:
         """Keep what the last of the statements returned."""
-        token, owner_id = row
-        self.token = token if owner_id == self.commit.owner_id else None
+        number, owner_id, taken = row
+        self.token = Token(number, taken) if owner_id == self.commit.owner_id else None
 
     def apply(self, link: Connection) -> None:
         """Make it, in a transaction that is open, on its own.
@@ -279,7 +293,7 @@ class PreparedCommit:
         commit, session_id = self.commit, self.commit.session_id
         row = link.execute(self._sql(_REASON), (session_id, commit.owner_id, session_id)).fetchone()
         assert row is not None
-        revision, token, tail, lives = row
+        revision, number, found_owner, taken, tail, lives = row
         expected = commit.expected_revision
         if not lives:
             return FencedError(session_id=session_id, owner_id=commit.owner_id)
@@ -290,12 +304,15 @@ class PreparedCommit:
             if (origin := carried_over(commit, found)) is not None:
                 found = origin.event.revision
         elif revision is None:
+            self.gave_up = True
             return SessionNotFoundError(session_id=session_id)
         else:
             found = revision
         if found != expected:
             return RevisionConflictError(session_id=session_id, expected=expected, found=found)
-        if self._token is not None and token != self._token:
+        if self._token is not None and number != self._token.number:
+            found_token = Token(number, taken)
+            self.gave_up = self._token.is_given_up(commit.owner_id, found_token, found_owner)
             return FencedError(session_id=session_id, owner_id=commit.owner_id)
         return None
 

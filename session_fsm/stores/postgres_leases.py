@@ -149,7 +149,11 @@ class Leases:
         with self._changed:
             self._leases[owner_id] = _Lease(owner_id, self._end(sent), lapsed)
             self._changed.notify_all()
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.dismiss(owner_id)  # nobody would renew it
+            raise
 
     def dismiss(self, owner_id: str) -> None:
         """Declare an owner of this process dead; of another one: nothing."""
@@ -172,9 +176,17 @@ class Leases:
         Raises:
             FencedError: It can't.
         """
-        lease = self._leases.get(owner_id)
-        if lease is not None and not self._is_held(lease):
+        if self.lapsed(owner_id):
             raise FencedError(session_id=session_id, owner_id=owner_id)
+
+    def has(self, owner_id: str) -> bool:
+        """Tell whether this is an owner of this process, be it one that has lapsed."""
+        return owner_id in self._leases
+
+    def lapsed(self, owner_id: str) -> bool:
+        """Tell whether this is an owner of this process that can't be sure that it lives."""
+        lease = self._leases.get(owner_id)
+        return lease is not None and not self._is_held(lease)
 
     def fence(self, link: Connection, session_id: str, owner_id: str | None = None) -> None:
         """Refuse to write for an owner that does not live; in a transaction.
@@ -262,37 +274,52 @@ class Leases:
 
     def _start(self) -> None:
         with self._changed:
-            if self._threads:
-                return
-            for work in (self._beat, self._watch):
+            for work in (self._beat, self._watch)[len(self._threads) :]:
                 thread = threading.Thread(target=work, name=f"session_fsm {work.__name__[1:]}")
                 thread.daemon = True
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
 
     def _beat(self) -> None:
         pause = self.beat_seconds
         while not self._closing.wait(pause):
-            done = self.renew()
-            if done:
-                self._beaten()
+            done = False
+            try:
+                done = self.renew()
+                if done:
+                    self._beaten()
+            except Exception:
+                # Whatever it is that fails now: without this thread every owner lapses.
+                logger.exception("leases could not be renewed")
             pause = self.beat_seconds if done else self.beat_seconds / _RETRIES
 
     def _watch(self) -> None:
         while not self._closing.is_set():
             with self._changed:
-                leases = list(self._leases.values())
                 now = self._seconds()
-                for lease in leases:
-                    lease.is_lapsed = lease.is_lapsed or now >= lease.end
-                    if lease.is_lapsed and lease.teller is None:
-                        lease.teller = threading.Thread(
-                            target=self._tell, args=(lease,), name="session_fsm lapsed", daemon=True
-                        )
-                        lease.teller.start()
-                ends = [lease.end - now for lease in leases if not lease.is_lapsed]
+                pause = self.beat_seconds
+                try:
+                    ends = self._look(now)
+                except Exception:
+                    # Such as no thread to be had: nobody else tells those who have lapsed.
+                    logger.exception("owners that have lapsed could not be told")
+                    ends, pause = [], self.beat_seconds / _RETRIES
                 # A clock of the machine may jump where the wait does not: it looks again soon.
-                self._changed.wait(min([*ends, self.beat_seconds]))
+                self._changed.wait(min([*ends, pause]))
+
+    def _look(self, now: float) -> list[float]:
+        """Have those told who have lapsed; returns in how many seconds the others do."""
+        leases = list(self._leases.values())
+        for lease in leases:
+            lease.is_lapsed = lease.is_lapsed or now >= lease.end
+        for lease in leases:
+            if lease.is_lapsed and lease.teller is None:
+                teller = threading.Thread(
+                    target=self._tell, args=(lease,), name="session_fsm lapsed", daemon=True
+                )
+                teller.start()
+                lease.teller = teller
+        return [lease.end - now for lease in leases if not lease.is_lapsed]
 
     def _tell(self, lease: _Lease) -> None:
         logger.error("owner %s can't be sure any longer that it lives", lease.owner_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
+
+import attrs
 
 from ..errors import FencedError, StoreUnavailableError
 from .postgres_connection import Connections
@@ -16,11 +17,14 @@ from .postgres_retrying import never
 from .postgres_sql import HOLD, LIVES, Sql, known
 from .postgres_takeover import (
     KINDS,
+    Doubts,
+    TakenOver,
     TakeOver,
     forget_the_dead,
     give_back,
     left_by_the_dead,
 )
+from .postgres_tokens import TAKEN, Token, Tokens
 from .records import OWNING, Abandoned, Taken, Work
 
 _WORK: Final = "SELECT kind, item FROM {s}.work WHERE session_id = %s::text ORDER BY kind, item"
@@ -41,55 +45,13 @@ _DISOWN: Final = (
     " AND NOT EXISTS (SELECT 1 FROM {s}.work WHERE work.session_id = session.session_id"
     " AND kind = ANY(%s::text[]) AND work.owner_id = session.owner_id)"
 )
-_TOKEN: Final = "SELECT token FROM {s}.session WHERE session_id = %s::text"  # noqa: S105 - SQL
-
-
-class Tokens:
-    """The tokens of the sessions that owners of this process have.
-
-    Threads: safe.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()
-
-    def of(self, owner_id: str, session_id: str) -> int | None:
-        """Return the token that an owner states of a session; None if it does not own it."""
-        found = self._of.get(session_id)
-        return None if found is None else found.get(owner_id)
-
-    def stated(self, session_id: str, owner_id: str | None = None) -> tuple[int, ...]:
-        """Return the tokens that are stated of a session, by one owner or by any; may be empty."""
-        found = self._of.get(session_id, {})
-        return tuple(token for each, token in found.items() if owner_id in (None, each))
-
-    def keep(self, owner_id: str, session_id: str, token: int | None) -> None:
-        """Keep the token of an owner; None: it does not own the session any longer."""
-        if token is None and session_id not in self._of:
-            return
-        with self._lock:
-            # Always another dict: who reads one meanwhile has it as it was.
-            kept = dict(self._of.get(session_id, {}))
-            if token is None:
-                kept.pop(owner_id, None)
-            else:
-                kept[owner_id] = token
-            if kept:
-                self._of[session_id] = kept
-            else:
-                self._of.pop(session_id, None)
-
-    def forget(self, owner_id: str) -> None:
-        """Keep nothing of an owner any longer."""
-        for session_id in [each for each, some in list(self._of.items()) if owner_id in some]:
-            self.keep(owner_id, session_id, None)
-
-    def copy(self) -> Tokens:
-        """Return what is kept now, as another one."""
-        other = Tokens()
-        other._of = dict(self._of)
-        return other
+TENDED_TOKENS: Final = 1000
+"""Most tokens that are looked at each time that nothing is left to be taken over."""
+_TOKENS: Final = (
+    f"SELECT session_id, token, {TAKEN}, owner_id FROM {{s}}.session"  # noqa: S608 - constants
+    " WHERE session_id = ANY(%s::text[])"
+)
+_TOKEN: Final = f"SELECT token, {TAKEN}, owner_id FROM {{s}}.session WHERE session_id = %s::text"  # noqa: S608 - constants
 
 
 class PostgresOwning(PostgresReading):
@@ -99,7 +61,7 @@ class PostgresOwning(PostgresReading):
     _sql: Sql
     _leases: Leases
     _tokens: Tokens
-    _doubtful: list[tuple[str, tuple[Taken, ...], dict[str, int]]]
+    _doubts: Doubts
 
     def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         self._leases.enlist(owner_id, lapsed)
@@ -107,6 +69,7 @@ class PostgresOwning(PostgresReading):
     def dismiss(self, owner_id: str) -> None:
         self._leases.dismiss(owner_id)
         self._tokens.forget(owner_id)
+        self._doubts.dismiss(owner_id)
 
     def is_alive(self, owner_id: str) -> bool:
         [(alive,)] = self._connections.outside_batch(
@@ -132,7 +95,7 @@ class PostgresOwning(PostgresReading):
         self, owner_id: str, limit: int, *, restarting: bool, passing_over: Collection[str] = ()
     ) -> tuple[Taken, ...]:
         self._leases.check(owner_id, "")
-        if (settled := self._settled(owner_id)) is not None:
+        if settled := self._settled(owner_id):
             return settled
         taking = TakeOver(
             self._sql,
@@ -141,48 +104,80 @@ class PostgresOwning(PostgresReading):
             restarting=restarting,
             passing_over=passing_over,
         )
-        result: tuple[tuple[Taken, ...], dict[str, int]] = ((), {})
+        made = TakenOver()
 
-        def take(link: Connection) -> tuple[Taken, ...]:
-            nonlocal result
+        def take(link: Connection) -> None:
+            nonlocal made
             if link.execute(self._sql(_ALIVE), (owner_id,)).fetchone() != (True,):
                 raise FencedError(session_id="", owner_id=owner_id)
-            result = taking.make(link, limit)
-            return result[0]
+            made = taking.make(link, limit)
 
         def landed(link: Connection) -> bool:
-            return taking.has_landed(link, result[0])
+            nonlocal made
+            standing = made.standing(link, self._sql)
+            made = standing or made
+            return standing is not None
 
         try:
-            taken = self._connections.write(take, landed=landed)
+            self._connections.write(take, landed=landed)
         except StoreUnavailableError as fault:
-            if fault.operation_id is not None and result[0]:
-                self._doubtful.append((owner_id, *result))
+            if fault.operation_id is not None and made.taken:
+                self._doubts.add(made)
             raise
-        self._keep_tokens(owner_id, result[1])
-        if not taken:
-            self._connections.write(lambda link: forget_the_dead(link, self._sql), landed=never)
-        return taken
+        self._keep(made)
+        if not made.taken:
+            notes = self._doubts.answered
+            self._connections.write(
+                lambda link: forget_the_dead(link, self._sql, notes), landed=never
+            )
+            self._doubts.forget(notes)
+            self._tend_tokens()
+        return made.taken
 
-    def _settled(self, owner_id: str) -> tuple[Taken, ...] | None:
-        """Return what was taken before, if its answer was lost and it is known only now."""
-        for each in [each for each in self._doubtful if each[0] == owner_id]:
-            _, taken, tokens = each
-            taking = TakeOver(self._sql, self.lifecycle.name, owner_id, restarting=True)
-            landed = self._connections.outside_batch(partial(taking.has_landed, taken=taken))
-            self._doubtful.remove(each)
-            if landed:
-                self._keep_tokens(owner_id, tokens)
-                return taken
-        return None
+    def _settled(self, owner_id: str) -> tuple[Taken, ...]:
+        """Return what was taken before, as far as it stands, if that is known only now."""
+        # Whoever asks has it alone: another thread that takes over goes on to what is left.
+        while (doubt := self._doubts.take(owner_id)) is not None:
+            try:
+                standing = self._connections.outside_batch(partial(doubt.standing, sql=self._sql))
+            except BaseException:
+                self._doubts.add(doubt)
+                raise
+            self._keep(standing or attrs.evolve(doubt, taken=(), tokens={}))
+            if standing is not None and standing.taken:
+                return standing.taken
+        return ()
 
-    def _keep_tokens(self, owner_id: str, tokens: dict[str, int]) -> None:
-        for session_id, token in tokens.items():
-            self._tokens.keep(owner_id, session_id, token)
+    def _keep(self, made: TakenOver) -> None:
+        self._doubts.answer(made)
+        for session_id, token in made.tokens.items():
+            self._tokens.keep(made.owner_id, session_id, token)
+
+    def _tend_tokens(self) -> None:
+        """Let go of tokens of sessions that are gone, or whose work others have let go of."""
+        kept = self._tokens.some(TENDED_TOKENS)
+        if not kept:
+            return
+        ids = sorted({session_id for _, session_id, _ in kept})
+        rows = self._connections.outside_batch(
+            lambda link: link.execute(self._sql(_TOKENS), (ids,)).fetchall()
+        )
+        found = {session_id: (Token(*token), whose) for session_id, *token, whose in rows}
+        for owner_id, session_id, token in kept:
+            stored, whose = found.get(session_id, (None, None))
+            if (
+                self._leases.lapsed(owner_id)
+                or stored is None
+                or token.is_given_up(owner_id, stored, whose)
+                or (token.number == stored.number and whose != owner_id)
+            ):
+                self._tokens.drop(owner_id, session_id, token)
 
     def give_back(self, taken: Taken) -> None:
         self._connections.write(lambda link: give_back(link, self._sql, taken), landed=never)
-        self._tokens.keep(taken.holder_id, taken.session_id, None)
+        # Of a task alone, whoever gives it back may own the session all the same.
+        if any(work.kind in OWNING for work in taken.work):
+            self._tokens.keep(taken.holder_id, taken.session_id, None)
 
     def to_stop(self, owner_id: str) -> tuple[str, ...]:
         return tuple(each for (each,) in self._rows(_TO_STOP, (known(owner_id),)))
@@ -191,15 +186,19 @@ class PostgresOwning(PostgresReading):
         gone = list(work)
         told = (session_id, owner_id, [each.kind for each in gone], [each.item for each in gone])
 
-        def let_go(link: Connection) -> None:
+        owning = any(each.kind in OWNING for each in gone)
+
+        def let_go(link: Connection) -> bool:
             link.execute(self._sql(HOLD), (session_id,))
             self._check_writer(link)
             if link.execute(self._sql(_RELEASE), told).rowcount:
                 link.execute(self._sql(_DISOWN), (session_id, owner_id, list(OWNING)))
+            row = link.execute(self._sql(_TOKEN), (session_id,)).fetchone() if owning else None
+            return row is None or row[2] != owner_id
 
         if gone and known(session_id):
-            self._connections.write(let_go, landed=never)
-            if any(each.kind in OWNING for each in gone):
+            disowned = self._connections.write(let_go, landed=never)
+            if owning and disowned:
                 self._tokens.keep(owner_id, session_id, None)
 
     def _check_writer(
@@ -215,10 +214,27 @@ class PostgresOwning(PostgresReading):
 
         Raises:
             FencedError: It has owners, and none of them lives, or not this one; or one of them
-                owned the session, and another one has taken it over.
+                owned the session, and another one has taken it over. An owner that owns it no
+                longer, because others have let go of it, is told so once.
         """
         self._leases.fence(link, session_id or "", owner_id)
-        if session_id is not None and (stated := self._tokens.stated(session_id, owner_id)):
-            row = link.execute(self._sql(_TOKEN), (session_id,)).fetchone()
-            if row is not None and row[0] not in stated:
-                raise FencedError(session_id=session_id, owner_id=owner_id)
+        if session_id is None:
+            return
+        stated = self._tokens.stated(session_id, owner_id)
+        # One that has lapsed writes nothing, and does not answer for whoever came after it.
+        living = {each: token for each, token in stated.items() if not self._leases.lapsed(each)}
+        if not living:
+            return
+        row = link.execute(self._sql(_TOKEN), (session_id,)).fetchone()
+        found, found_owner = (None, None) if row is None else (Token(row[0], row[1]), row[2])
+        old = {
+            each: token
+            for each, token in living.items()
+            if found is None or token.is_given_up(each, found, found_owner)
+        }
+        for each, token in old.items():
+            self._tokens.drop(each, session_id, token)
+        if found is None or any(found.number == token.number for token in living.values()):
+            return
+        if owner_id is not None or len(old) < len(living):
+            raise FencedError(session_id=session_id, owner_id=owner_id)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import attrs
+
+from ..clock import random_id
 from .postgres_links import Connection
 from .postgres_sql import HOLD, Sql
-from .records import LATELY_SECONDS, OWNING, Abandoned, Taken, Work, WorkKind
+from .postgres_tokens import TAKEN, Token
+from .records import LATELY_SECONDS, OWNING, Abandoned, Commit, Taken, Work, WorkKind
 
 KINDS: Final[dict[str, WorkKind]] = {
     "task": "task",
@@ -49,7 +54,7 @@ _LIVING: Final = (
 # Whoever comes meanwhile passes over what is locked: so each has its own share. A session has a row
 # for each piece of work, and counts once.
 _PICK: Final = (
-    "SELECT session.session_id FROM"
+    "SELECT session.session_id, session.revision FROM"
     " (SELECT DISTINCT session_id FROM {s}.work WHERE owner_id = %(owner)s::text) AS left_in"
     " JOIN {s}.session ON session.session_id = left_in.session_id"
     " WHERE session.lifecycle = %(lifecycle)s::text"
@@ -81,7 +86,16 @@ _TAKE: Final = (
     " FROM (SELECT session_id, taken_at FROM {s}.session"
     " WHERE session_id = ANY(%(owned)s::text[])) AS before"
     " WHERE session.session_id = before.session_id RETURNING session.session_id, session.token,"
-    " session.attempts, before.taken_at AT TIME ZONE 'UTC'"
+    " extract(epoch FROM session.taken_at)::float8, session.attempts,"
+    " before.taken_at AT TIME ZONE 'UTC'"
+)
+# Of the transaction itself, so that nothing that anybody did since can be taken for it.
+_NOTE: Final = "INSERT INTO {s}.mark (name, body) VALUES (%s::text, %s::bytea)"
+_IS_NOTED: Final = "SELECT 1 FROM {s}.mark WHERE name = %s::text"
+_NOTES: Final = "taken/"
+_HANDS: Final = (
+    f"SELECT session_id, token, {TAKEN} FROM {{s}}.session"  # noqa: S608 - constants
+    " WHERE session_id = ANY(%s::text[]) AND owner_id = %s::text"
 )
 _GIVE_WORK: Final = (
     "UPDATE {s}.work SET owner_id = %s::text WHERE session_id = %s::text"
@@ -98,6 +112,12 @@ _FORGET: Final = (
     " WHERE expires_at <= clock_timestamp() AND NOT EXISTS"
     " (SELECT 1 FROM {s}.work WHERE work.owner_id = gone.owner_id)"
     " ORDER BY owner_id FOR UPDATE SKIP LOCKED)"
+)
+# Who is not there any longer asks for nothing.
+_FORGET_NOTES: Final = (
+    "DELETE FROM {s}.mark WHERE name >= 'taken/' AND name < 'taken0'"
+    " AND (name = ANY(%s::text[]) OR NOT EXISTS"
+    " (SELECT 1 FROM {s}.owner WHERE owner.owner_id = convert_from(mark.body, 'UTF8')))"
 )
 
 
@@ -132,6 +152,126 @@ def _by_session(
     ]
 
 
+@attrs.frozen(kw_only=True)
+class TakenOver:
+    """What one transaction has taken over, if it has landed.
+
+    Attributes:
+        operation_id: Tells whether it has.
+        owner_id: Who took it.
+        taken: What was taken, by session.
+        tokens: The token of each session that has a new owner.
+        revisions: Where each session was.
+    """
+
+    operation_id: str = ""
+    owner_id: str = ""
+    taken: tuple[Taken, ...] = ()
+    tokens: dict[str, Token] = attrs.field(factory=dict)
+    revisions: dict[str, int] = attrs.field(factory=dict)
+
+    def standing(self, link: Connection, sql: Sql) -> TakenOver | None:
+        """Return what still stands of it, which may be nothing; None if it has not landed.
+
+        The transaction may still be committing: it has the sessions locked, and is waited for.
+        """
+        ids = sorted(self.revisions)
+        link.execute(sql(_AWAIT), (ids,))
+        if link.execute(sql(_IS_NOTED), (_NOTES + self.operation_id,)).fetchone() is None:
+            return None
+        hands = link.execute(sql(_HANDS), (ids, self.owner_id)).fetchall()
+        found = {session_id: Token(*token) for session_id, *token in hands}
+        tokens = {each: token for each, token in self.tokens.items() if found.get(each) == token}
+        left = _by_session(link.execute(sql(_WORK), (ids, [self.owner_id])))
+        held = {(session_id, work) for (session_id, _), some in left for work in some}
+        taken = (
+            _only(each, [work for work in each.work if (each.session_id, work) in held], tokens)
+            for each in self.taken
+        )
+        some = tuple(each for each in taken if each.work)
+        return attrs.evolve(self, taken=some, tokens=tokens)
+
+    def without_claims(self, commit: Commit) -> TakenOver:
+        """Return it without the tasks that its owner is about to begin itself.
+
+        Who has decided so has seen that what was taken is done.
+        """
+        session_id = commit.session_id
+        seen = self.revisions.get(session_id)
+        if commit.owner_id != self.owner_id or seen is None or commit.expected_revision < seen:
+            return self
+        begun = [work for work in commit.claims if work.kind not in OWNING]
+        taken = tuple(
+            attrs.evolve(each, work=tuple(work for work in each.work if work not in begun))
+            if each.session_id == session_id
+            else each
+            for each in self.taken
+        )
+        return attrs.evolve(self, taken=taken)
+
+
+def _only(taken: Taken, work: list[Work], owned: Collection[str]) -> Taken:
+    """Return what was taken with this work alone, and of an owner's only where it is that still."""
+    if taken.session_id not in owned:
+        work = [each for each in work if each.kind not in OWNING]
+    if any(each.kind in OWNING for each in work):
+        return attrs.evolve(taken, work=tuple(work))
+    return attrs.evolve(taken, work=tuple(work), attempts=0, last_taken_at=None)
+
+
+class Doubts:
+    """Take-overs of which nobody knows whether they have landed, and notes that can go.
+
+    Threads: safe.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[TakenOver] = []
+        self._answered: list[str] = []
+        self._lock = threading.Lock()
+
+    def add(self, each: TakenOver) -> None:
+        """Keep one."""
+        with self._lock:
+            self._open.append(each)
+
+    def take(self, owner_id: str) -> TakenOver | None:
+        """Return one of an owner, if there is any; it is not kept any longer."""
+        with self._lock:
+            for number, each in enumerate(self._open):
+                if each.owner_id == owner_id:
+                    return self._open.pop(number)
+        return None
+
+    def claimed(self, commit: Commit) -> None:
+        """Take what an owner is about to begin itself for nothing that it took over."""
+        if self._open and commit.claims:
+            with self._lock:
+                self._open = [each.without_claims(commit) for each in self._open]
+
+    def answer(self, each: TakenOver) -> None:
+        """Keep that it is known what became of one: its note can go."""
+        if each.operation_id:
+            with self._lock:
+                self._answered.append(_NOTES + each.operation_id)
+
+    @property
+    def answered(self) -> list[str]:
+        """The notes that can go."""
+        with self._lock:
+            return list(self._answered)
+
+    def forget(self, notes: Collection[str]) -> None:
+        """Keep nothing of notes that are gone."""
+        with self._lock:
+            self._answered = [each for each in self._answered if each not in notes]
+
+    def dismiss(self, owner_id: str) -> None:
+        """Keep nothing of an owner that takes over nothing any longer."""
+        with self._lock:
+            self._open = [each for each in self._open if each.owner_id != owner_id]
+
+
 class TakeOver:
     """One transaction that makes work of dead owners another one's own.
 
@@ -158,17 +298,14 @@ class TakeOver:
         self._restarting = restarting
         self._passing_over = list(passing_over)
 
-    def make(self, link: Connection, limit: int) -> tuple[tuple[Taken, ...], dict[str, int]]:
-        """Take work of so many sessions at most, in a transaction.
-
-        Returns:
-            What was taken, and the token of each session that has a new owner.
-        """
+    def make(self, link: Connection, limit: int) -> TakenOver:
+        """Take work of so many sessions at most, in a transaction; returns what was taken."""
         sql, owner_id = self._sql, self._owner_id
         dead = self._dead(link)
-        ids = self._picked(link, dead, limit)
+        revisions = self._picked(link, dead, limit)
+        ids = list(revisions)
         if not ids:
-            return (), {}
+            return TakenOver()
         # It was looked for before its session was locked: somebody may have taken it since.
         work = _by_session(link.execute(sql(_WORK), (ids, dead)))
         link.execute(sql(_MOVE), (owner_id, ids, dead))
@@ -176,9 +313,16 @@ class TakeOver:
         counted = f"{LATELY_SECONDS:g} seconds"
         told = {"owned": owned, "taker": owner_id, "counted": counted}
         rows = link.execute(sql(_TAKE), told, binary=True).fetchall() if owned else []
-        counts = {session_id: (count, before) for session_id, _, count, before in rows}
-        tokens = {session_id: token for session_id, token, _, _ in rows}
-        return tuple(self._taken(*key, some, counts) for key, some in work), tokens
+        counts = {session_id: (count, before) for session_id, _, _, count, before in rows}
+        operation_id = random_id()
+        link.execute(sql(_NOTE), (_NOTES + operation_id, owner_id.encode()))
+        return TakenOver(
+            operation_id=operation_id,
+            owner_id=owner_id,
+            taken=tuple(self._taken(*key, some, counts) for key, some in work),
+            tokens={session_id: Token(*token) for session_id, *token, _, _ in rows},
+            revisions=revisions,
+        )
 
     def _taken(
         self,
@@ -207,8 +351,9 @@ class TakeOver:
         living = _names(link.execute(self._sql(_LIVING), (dead,)))
         return [owner for owner in dead if owner not in living]
 
-    def _picked(self, link: Connection, dead: list[str], limit: int) -> list[str]:
-        ids: dict[str, None] = {}
+    def _picked(self, link: Connection, dead: list[str], limit: int) -> dict[str, int]:
+        """Lock sessions; returns the revision of each."""
+        ids: dict[str, int] = {}
         for owner in dead:
             if len(ids) >= limit:
                 break
@@ -221,26 +366,14 @@ class TakeOver:
             }
             # One of several dead owners comes once for each.
             rows = link.execute(self._sql(_PICK), {**told, "limit": limit})
-            ids.update(dict.fromkeys(_names(rows)))
-        return list(ids)[:limit]
-
-    def has_landed(self, link: Connection, taken: tuple[Taken, ...]) -> bool:
-        """Tell whether what `make` returned was taken for good; asked where an answer was lost.
-
-        The transaction may still be committing: it has the sessions locked, and is waited for.
-        """
-        ids = sorted({each.session_id for each in taken})
-        link.execute(self._sql(_AWAIT), (ids,))
-        work = _by_session(link.execute(self._sql(_WORK), (ids, [self._owner_id])))
-        have = {(session_id, each) for (session_id, _), some in work for each in some}
-        return bool(taken) and all(
-            (each.session_id, work) in have for each in taken for work in each.work
-        )
+            ids.update((session_id, revision) for session_id, revision in rows)
+        return dict(list(ids.items())[:limit])
 
 
-def forget_the_dead(link: Connection, sql: Sql) -> None:
-    """Remove the rows of dead owners who have left nothing."""
+def forget_the_dead(link: Connection, sql: Sql, notes: list[str]) -> None:
+    """Remove the rows of dead owners who have left nothing, and notes that nobody asks for."""
     link.execute(sql(_FORGET))
+    link.execute(sql(_FORGET_NOTES), (notes,))
 
 
 def give_back(link: Connection, sql: Sql, taken: Taken) -> None:

@@ -27,7 +27,7 @@ def count_traffic(
     unreadable: list[str] = []
     for words, count, session_id in events:
         match words:
-            case [int(number), *_] if number not in EVENT_FORMATS:
+            case [number, *_] if not _is_known(number):
                 unreadable.append(session_id)
             case [_, "created" | "purged", None, _]:
                 pass  # no row does that
@@ -37,7 +37,7 @@ def count_traffic(
                 unreadable.append(session_id)
     for words, session_id in checkpoints:
         match words:
-            case [number, "checkpoint", list(counts)] if number in EVENT_FORMATS and all(
+            case [number, "checkpoint", list(counts)] if _is_known(number) and all(
                 type(each) is list and [*map(type, each)] == [str, str, int] for each in counts
             ):
                 for trigger, source, count in counts:
@@ -45,3 +45,7 @@ def count_traffic(
             case _:
                 unreadable.append(session_id)
     return found, tuple(unreadable)
+
+
+def _is_known(number: Any) -> bool:
+    return type(number) is int and number in EVENT_FORMATS  # `true` equals 1
