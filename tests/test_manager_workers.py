@@ -229,6 +229,16 @@ def test_manager_workers_started_by_a_lapsed_owner(house: House, way: str) -> No
     assert worker.stops == 1
 
 
+def test_manager_workers_are_claimed_if_they_run(manager: SessionManager) -> None:
+    """A start that leaves nothing running claims nothing, though others start the same id."""
+
+    def start(_: Session) -> None:
+        manager._workers.expect("a")  # as who is about to be refused does
+
+    assert manager.create("a", start=start).status == "active"
+    assert work_left(manager, "a") == set()
+
+
 def test_manager_workers_without_stop(manager: SessionManager) -> None:
     """Whatever a start returns is the worker; only what has a `stop` is stopped."""
     for session_id, worker in (("a", 0), ("b", "text"), ("c", object())):
