@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Final
@@ -34,8 +34,14 @@ from session_fsm.errors import SessionFsmError
 
 PART: Final = 50
 """So many seeds are lived through by one process before it tells of them."""
+MOST_PARTS: Final = 100
+"""So many parts are lived through by the same processes."""
 TOLD: Final = 1000
 """After so many it is said how far it has come."""
+
+
+Lived = tuple[list[tuple[int, str]], Counter[str], float]
+"""What went wrong in some seeds, what was seen how often, and seconds of a processor."""
 
 
 @attrs.frozen
@@ -134,7 +140,7 @@ def simulate_many(seeds: Iterable[int], guarded: Guarded | None = None) -> Itera
         gc.unfreeze()
 
 
-def _run(seeds: range) -> tuple[list[tuple[int, str]], Counter[str], float]:
+def _run(seeds: range) -> Lived:
     """Live through seeds in a process of their own; returns what went wrong, counts, seconds."""
     begun = time.process_time()
     wrong: list[tuple[int, str]] = []
@@ -143,6 +149,16 @@ def _run(seeds: range) -> tuple[list[tuple[int, str]], Counter[str], float]:
         counts.update(outcome.counts)
         wrong += [(outcome.seed, fault) for fault in outcome.faults[:1]]
     return wrong, counts, time.process_time() - begun
+
+
+def _run_all(parts: Sequence[range], processes: int) -> Iterator[Lived]:
+    """Live through parts side by side; yields what came of each, in order."""
+    spawn = multiprocessing.get_context("spawn")
+    # What seeds leave behind in a process is never cleared away to the last: others take its place.
+    for first in range(0, len(parts), MOST_PARTS):
+        # Unlike a pool of `multiprocessing`, it says so when one of its processes is killed.
+        with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+            yield from pool.map(_run, parts[first : first + MOST_PARTS])
 
 
 def _tell(seed: int) -> int:
@@ -173,20 +189,15 @@ def main() -> None:
     counts: Counter[str] = Counter()
     last = told.first + told.seeds
     parts = [range(each, min(each + PART, last)) for each in range(told.first, last, PART)]
-    spawn = multiprocessing.get_context("spawn")
-    # Unlike a pool of `multiprocessing`, it says so when one of its processes is killed. What a
-    # seed leaves behind in a process is never cleared away to the last.
-    most = TOLD // PART
-    with ProcessPoolExecutor(told.processes, mp_context=spawn, max_tasks_per_child=most) as pool:
-        for part, (wrong, seen, seconds) in zip(parts, pool.map(_run, parts), strict=True):
-            counts.update(seen)
-            spent += seconds
-            failed += len(wrong)
-            done += len(part)
-            for seed, fault in wrong:
-                print(f"seed {seed}: {fault}", flush=True)
-            if done % TOLD == 0:
-                print(f"{done} of {told.seeds} seeds, {failed} went wrong", flush=True)
+    for part, (wrong, seen, seconds) in zip(parts, _run_all(parts, told.processes), strict=True):
+        counts.update(seen)
+        spent += seconds
+        failed += len(wrong)
+        done += len(part)
+        for seed, fault in wrong:
+            print(f"seed {seed}: {fault}", flush=True)
+        if done % TOLD == 0:
+            print(f"{done} of {told.seeds} seeds, {failed} went wrong", flush=True)
     print(", ".join(f"{what}: {count}" for what, count in sorted(counts.items())))
     passed = time.monotonic() - begun
     each = spent / told.seeds * 1000

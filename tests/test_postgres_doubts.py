@@ -15,7 +15,7 @@ from postgres_server import PostgresServer
 
 from session_fsm import SessionManager, StoreUnavailableError
 from session_fsm.stores import PostgresStore
-from session_fsm.stores.postgres_takeover import TakenOver
+from session_fsm.stores.postgres_doubts import TakenOver
 from session_fsm.stores.records import Taken, Work
 from session_fsm.testing.authors import Author
 

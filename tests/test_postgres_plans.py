@@ -38,9 +38,9 @@ READS_EVERYTHING = {
 
 AFTER_A_FAULT = {
     "postgres_commit._LANDED": ("one-0", "nothing"),
-    "postgres_takeover._AWAIT": (["one-0", MIDDLE],),
-    "postgres_takeover._IS_NOTED": ("taken/nothing",),
-    "postgres_takeover._HANDS": (["one-0", MIDDLE], "nobody"),
+    "postgres_doubts._AWAIT": (["one-0", MIDDLE],),
+    "postgres_doubts._IS_NOTED": ("taken/nothing",),
+    "postgres_doubts._HANDS": (["one-0", MIDDLE], "nobody"),
 }
 """What is asked only where an answer was lost, and with what."""
 

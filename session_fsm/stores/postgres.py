@@ -18,6 +18,7 @@ from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
 from .postgres_connection import RETRY_SECONDS, STATEMENT_TIMEOUT_SECONDS, Connections
 from .postgres_counts import counts
+from .postgres_doubts import Doubts
 from .postgres_hints import Hints
 from .postgres_items import ItemWriter
 from .postgres_leases import LEASE_SECONDS, Leases
@@ -27,7 +28,6 @@ from .postgres_reading import PostgresReading
 from .postgres_removing import bury, compact, leave_only, tail_of
 from .postgres_sql import HOLD, known
 from .postgres_tables import PostgresTables
-from .postgres_takeover import Doubts
 from .postgres_tending import Tending
 from .postgres_tokens import TAKEN, Token, Tokens
 from .postgres_traffic import traffic_of

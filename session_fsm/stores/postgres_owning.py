@@ -10,20 +10,13 @@ import attrs
 
 from ..errors import FencedError, StoreUnavailableError
 from .postgres_connection import Connections
+from .postgres_doubts import KINDS, Doubts, TakenOver
 from .postgres_leases import Leases
 from .postgres_links import Connection
 from .postgres_reading import PostgresReading
 from .postgres_retrying import never
 from .postgres_sql import HOLD, LIVES, Sql, known
-from .postgres_takeover import (
-    KINDS,
-    Doubts,
-    TakenOver,
-    TakeOver,
-    forget_the_dead,
-    give_back,
-    left_by_the_dead,
-)
+from .postgres_takeover import TakeOver, forget_the_dead, give_back, left_by_the_dead
 from .postgres_tokens import TAKEN, Token, Tokens
 from .records import OWNING, Abandoned, Taken, Work
 

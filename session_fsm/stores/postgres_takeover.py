@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import attrs
-
 from ..clock import random_id
+from .postgres_doubts import NOTES, WORK, TakenOver, by_session
 from .postgres_links import Connection
 from .postgres_sql import HOLD, Sql
-from .postgres_tokens import TAKEN, Token
-from .records import LATELY_SECONDS, OWNING, Abandoned, Commit, Taken, Work, WorkKind
-
-KINDS: Final[dict[str, WorkKind]] = {
-    "task": "task",
-    "start": "start",
-    "stop": "stop",
-    "worker": "worker",
-}
+from .postgres_tokens import Token
+from .records import LATELY_SECONDS, OWNING, Abandoned, Taken, Work
 
 # From owner to owner through the index: there are few of them, whatever they have to do.
 _OWNERS: Final = (
@@ -64,15 +55,6 @@ _PICK: Final = (
     " AND run.kind = 'worker' AND run.owner_id = ANY(%(dead)s::text[])))"
     " ORDER BY left_in.session_id LIMIT %(limit)s FOR UPDATE OF session SKIP LOCKED"
 )
-# Where whoever took them is not done yet, this waits until it is known what came of that.
-_AWAIT: Final = (
-    "SELECT 1 FROM {s}.session WHERE session_id = ANY(%s::text[]) ORDER BY session_id FOR UPDATE"
-)
-_WORK: Final = (
-    "SELECT session_id, owner_id, kind, item FROM {s}.work"
-    " WHERE session_id = ANY(%s::text[]) AND owner_id = ANY(%s::text[])"
-    " ORDER BY session_id, owner_id, kind, item FOR UPDATE"
-)
 _MOVE: Final = (
     "UPDATE {s}.work SET owner_id = %s::text"
     " WHERE session_id = ANY(%s::text[]) AND owner_id = ANY(%s::text[])"
@@ -91,12 +73,6 @@ _TAKE: Final = (
 )
 # Of the transaction itself, so that nothing that anybody did since can be taken for it.
 _NOTE: Final = "INSERT INTO {s}.mark (name, body) VALUES (%s::text, %s::bytea)"
-_IS_NOTED: Final = "SELECT 1 FROM {s}.mark WHERE name = %s::text"
-_NOTES: Final = "taken/"
-_HANDS: Final = (
-    f"SELECT session_id, token, {TAKEN} FROM {{s}}.session"  # noqa: S608 - constants
-    " WHERE session_id = ANY(%s::text[]) AND owner_id = %s::text"
-)
 _GIVE_WORK: Final = (
     "UPDATE {s}.work SET owner_id = %s::text WHERE session_id = %s::text"
     " AND owner_id = %s::text AND (kind, item) IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
@@ -133,143 +109,11 @@ def left_by_the_dead(
         return ()
     told = {"dead": dead, "lifecycle": lifecycle, "id": session_id}
     text = _LEFT if session_id is None else f"{_LEFT} AND work.session_id = %(id)s::text"
-    return tuple(Abandoned(*key, work) for key, work in _by_session(link.execute(sql(text), told)))
+    return tuple(Abandoned(*key, work) for key, work in by_session(link.execute(sql(text), told)))
 
 
 def _names(rows: Iterable[tuple[Any, ...]]) -> list[str]:
     return [name for (name,) in rows]
-
-
-def _by_session(
-    rows: Iterable[tuple[Any, ...]],
-) -> list[tuple[tuple[str, str], tuple[Work, ...]]]:
-    found: dict[tuple[str, str], list[Work]] = {}
-    for session_id, owner_id, kind, item in rows:
-        found.setdefault((session_id, owner_id), []).append(Work(KINDS[kind], item))
-    return [
-        (key, tuple(sorted(work, key=lambda each: (each.kind, each.item))))
-        for key, work in sorted(found.items())
-    ]
-
-
-@attrs.frozen(kw_only=True)
-class TakenOver:
-    """What one transaction has taken over, if it has landed.
-
-    Attributes:
-        operation_id: Tells whether it has.
-        owner_id: Who took it.
-        taken: What was taken, by session.
-        tokens: The token of each session that has a new owner.
-        revisions: Where each session was.
-    """
-
-    operation_id: str = ""
-    owner_id: str = ""
-    taken: tuple[Taken, ...] = ()
-    tokens: dict[str, Token] = attrs.field(factory=dict)
-    revisions: dict[str, int] = attrs.field(factory=dict)
-
-    def standing(self, link: Connection, sql: Sql) -> TakenOver | None:
-        """Return what still stands of it, which may be nothing; None if it has not landed.
-
-        The transaction may still be committing: it has the sessions locked, and is waited for.
-        """
-        ids = sorted(self.revisions)
-        link.execute(sql(_AWAIT), (ids,))
-        if link.execute(sql(_IS_NOTED), (_NOTES + self.operation_id,)).fetchone() is None:
-            return None
-        hands = link.execute(sql(_HANDS), (ids, self.owner_id)).fetchall()
-        found = {session_id: Token(*token) for session_id, *token in hands}
-        tokens = {each: token for each, token in self.tokens.items() if found.get(each) == token}
-        left = _by_session(link.execute(sql(_WORK), (ids, [self.owner_id])))
-        held = {(session_id, work) for (session_id, _), some in left for work in some}
-        taken = (
-            _only(each, [work for work in each.work if (each.session_id, work) in held], tokens)
-            for each in self.taken
-        )
-        some = tuple(each for each in taken if each.work)
-        return attrs.evolve(self, taken=some, tokens=tokens)
-
-    def without_claims(self, commit: Commit) -> TakenOver:
-        """Return it without the tasks that its owner is about to begin itself.
-
-        Who has decided so has seen that what was taken is done.
-        """
-        session_id = commit.session_id
-        seen = self.revisions.get(session_id)
-        if commit.owner_id != self.owner_id or seen is None or commit.expected_revision < seen:
-            return self
-        begun = [work for work in commit.claims if work.kind not in OWNING]
-        taken = tuple(
-            attrs.evolve(each, work=tuple(work for work in each.work if work not in begun))
-            if each.session_id == session_id
-            else each
-            for each in self.taken
-        )
-        return attrs.evolve(self, taken=taken)
-
-
-def _only(taken: Taken, work: list[Work], owned: Collection[str]) -> Taken:
-    """Return what was taken with this work alone, and of an owner's only where it is that still."""
-    if taken.session_id not in owned:
-        work = [each for each in work if each.kind not in OWNING]
-    if any(each.kind in OWNING for each in work):
-        return attrs.evolve(taken, work=tuple(work))
-    return attrs.evolve(taken, work=tuple(work), attempts=0, last_taken_at=None)
-
-
-class Doubts:
-    """Take-overs of which nobody knows whether they have landed, and notes that can go.
-
-    Threads: safe.
-    """
-
-    def __init__(self) -> None:
-        self._open: list[TakenOver] = []
-        self._answered: list[str] = []
-        self._lock = threading.Lock()
-
-    def add(self, each: TakenOver) -> None:
-        """Keep one."""
-        with self._lock:
-            self._open.append(each)
-
-    def take(self, owner_id: str) -> TakenOver | None:
-        """Return one of an owner, if there is any; it is not kept any longer."""
-        with self._lock:
-            for number, each in enumerate(self._open):
-                if each.owner_id == owner_id:
-                    return self._open.pop(number)
-        return None
-
-    def claimed(self, commit: Commit) -> None:
-        """Take what an owner is about to begin itself for nothing that it took over."""
-        if self._open and commit.claims:
-            with self._lock:
-                self._open = [each.without_claims(commit) for each in self._open]
-
-    def answer(self, each: TakenOver) -> None:
-        """Keep that it is known what became of one: its note can go."""
-        if each.operation_id:
-            with self._lock:
-                self._answered.append(_NOTES + each.operation_id)
-
-    @property
-    def answered(self) -> list[str]:
-        """The notes that can go."""
-        with self._lock:
-            return list(self._answered)
-
-    def forget(self, notes: Collection[str]) -> None:
-        """Keep nothing of notes that are gone."""
-        with self._lock:
-            self._answered = [each for each in self._answered if each not in notes]
-
-    def dismiss(self, owner_id: str) -> None:
-        """Keep nothing of an owner that takes over nothing any longer."""
-        with self._lock:
-            self._open = [each for each in self._open if each.owner_id != owner_id]
 
 
 class TakeOver:
@@ -307,7 +151,7 @@ class TakeOver:
         if not ids:
             return TakenOver()
         # It was looked for before its session was locked: somebody may have taken it since.
-        work = _by_session(link.execute(sql(_WORK), (ids, dead)))
+        work = by_session(link.execute(sql(WORK), (ids, dead)))
         link.execute(sql(_MOVE), (owner_id, ids, dead))
         owned = sorted({key[0] for key, some in work if any(each.kind in OWNING for each in some)})
         counted = f"{LATELY_SECONDS:g} seconds"
@@ -315,7 +159,7 @@ class TakeOver:
         rows = link.execute(sql(_TAKE), told, binary=True).fetchall() if owned else []
         counts = {session_id: (count, before) for session_id, _, _, count, before in rows}
         operation_id = random_id()
-        link.execute(sql(_NOTE), (_NOTES + operation_id, owner_id.encode()))
+        link.execute(sql(_NOTE), (NOTES + operation_id, owner_id.encode()))
         return TakenOver(
             operation_id=operation_id,
             owner_id=owner_id,
