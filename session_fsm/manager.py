@@ -110,9 +110,6 @@ class SessionManager(ContextKeeper):
 
     def _lapsed(self) -> None:
         """Go on as another owner, because this one is counted as dead: nothing of it may run on."""
-        with self._closing:
-            if self._core.closed:
-                return
         owner_id = self._core.owner_id
         logger.warning("owner %s was not heard of in time: what it runs is stopped", owner_id)
         self._workers.give_up(owner_id)

@@ -80,12 +80,11 @@ def recover(
     in_hand = list(dict.fromkeys(held))
     take = partial(core.store.take_over, owner_id, BATCH_SIZE, restarting=restarting)
     try:
-        _recover_all(tally, in_hand, seen)
-        while taken := take(passing_over=tally.not_recovered):
-            in_hand += taken
-            # A store may give less at a time than there is, or again what it gave before.
-            if not _recover_all(tally, in_hand, seen):
-                break
+        in_hand += take()
+        # A store may give less at a time than there is, or again what it gave before.
+        while _recover_all(tally, in_hand, seen):
+            core.check_open()  # its owner is dismissed when a manager is closed
+            in_hand += take(passing_over=tally.not_recovered)
     finally:
         waiting.extend(in_hand + tally.kept)
     return tally.report(reaped)

@@ -139,6 +139,9 @@ class Starting:
                 # It runs, and is claimed: nobody else may be given the session. If that has come to
                 # be ended meanwhile, it waits for the worker, which the next sweep stops.
                 logger.warning("session %r was not looked at again: %s", claimed.session_id, fault)
+            except BaseException:
+                self._workers.stop(claimed.session_id)  # nobody else does once a manager is closed
+                raise
 
     def adopt(
         self,
@@ -197,9 +200,15 @@ class Starting:
             self._workers.expect_no_longer(session_id)
         runs = worker is not None and self._workers.add(session_id, worker, owner_id)
         if self._activate is None:
-            if worker is None:
+            if not runs:
                 self.let_go(claimed)
-            change = self._core.change(session_id, _nothing)
+            try:
+                change = self._core.change(session_id, _nothing)
+            except BaseException:
+                if runs:
+                    self._workers.stop(session_id)
+                    self._workers.unmanned.append((session_id, owner_id))
+                raise
         else:
             claims = _WORKER if runs else ()
             try:

@@ -288,10 +288,13 @@ class Workers:
         while self._of(owner_id) or self._stopping:
             self._give_up(owner_id)
             with self._taking:
-                if self._core.closed and not self._stopping:
-                    return
+                if self._core.closed and not self._stopping and self._are_deferred(owner_id):
+                    return  # those that stop on a loop may have none any longer
                 if self._of(owner_id) or self._stopping:
                     self._gone.wait(LOOKS_SECONDS)
+
+    def _are_deferred(self, owner_id: str) -> bool:
+        return all(isinstance(worker, DeferredWorker) for _, worker in self._of(owner_id))
 
     def _give_up(self, owner_id: str) -> None:
         at_once: list[str] = []

@@ -330,3 +330,53 @@ def test_manager_closing_lets_what_was_made_be_told(house: House) -> None:
     manager = house.open()
     manager.create("a", start=lambda _: Worker(manager._core.close))
     assert manager.terminate("a", wait=False).status == "terminating"
+
+
+@pytest.mark.parametrize("way", ["create", "restart"])
+def test_manager_closing_stops_what_is_being_started(house: House, way: str) -> None:
+    """What was started while its manager was closed is stopped: nobody else would."""
+    manager, dead = house.open(), house.open()
+    worker = Worker()
+
+    def start(_: Session) -> Worker:
+        manager.close()
+        return worker
+
+    if way == "restart":
+        dead.create("a", config={"recovery": "restart"}, start=lambda _: Worker())
+        dead.close()
+    with pytest.raises(Exception, match="closed"):
+        if way == "restart":
+            manager.recover(restart=start)
+        else:
+            manager.create("a", start=start)
+    assert worker.stops == 1
+
+
+def test_manager_closing_is_waited_for_by_a_lapse(house: House) -> None:
+    """A lapse is over when nothing runs any longer, though the manager is being closed meanwhile.
+
+    Its owner is taken out of the store then.
+    """
+    manager = house.open()
+    stopping, go_on = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        stopping.set()
+        await_event(go_on)
+
+    for session_id in ("a", "b"):
+        manager.create(session_id, start=lambda _: Worker(stop))
+    closing = begin(manager.close)
+    await_event(stopping)
+    lapsing = begin(manager._lapsed)
+    assert not wait(lapsing.done)
+    go_on.set()
+    end(lapsing, closing)
+    assert manager._workers._running == {}
+
+
+def wait(condition: Callable[[], bool]) -> bool:
+    """Give others a moment; returns whether something has come to hold."""
+    looks = threading.Event()
+    return any(condition() or looks.wait(0.002) for _ in range(50))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from managing import START, House, Recorder, Worker, minutes, seconds, triggers, work_left
+from managing import START, House, Recorder, Worker, minutes, once, seconds, triggers, work_left
 
 from session_fsm import (
     LIVE,
@@ -23,6 +23,7 @@ from session_fsm import (
     Row,
     SessionFsmError,
     SessionManager,
+    StoreUnavailableError,
 )
 from session_fsm.stores.records import Work
 
@@ -168,6 +169,26 @@ def test_manager_lifecycles_order_whose_start_fails(orders: SessionManager) -> N
         orders.create("o1", start=start)
     assert orders.get("o1").status == "cancelled"
     assert orders.get("o1").state.error == "RuntimeError: no stock"
+    assert work_left(orders, "o1") == set()
+
+
+def test_manager_lifecycles_order_that_can_not_be_read_again(house: House) -> None:
+    """What was started is stopped if nobody can tell its creator, and its claim let go of later."""
+    store = house.store(ORDER)
+    orders, worker = house.open(lifecycle=ORDER, store=store), Worker()
+
+    def cut_off(*_: object) -> None:
+        raise StoreUnavailableError(problem="cut off")
+
+    def start(_: object) -> Worker:
+        store.before["load"] = once(cut_off)
+        return worker
+
+    with pytest.raises(StoreUnavailableError):
+        orders.create("o1", metadata={"paid": True}, start=start)
+    assert worker.stops == 1
+    assert work_left(orders, "o1") == {Work("worker")}
+    orders.recover()
     assert work_left(orders, "o1") == set()
 
 
