@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from losing import lose_answer
 from managing import Worker
 from postgres_server import PostgresServer
 
@@ -32,24 +33,6 @@ def opened(postgres_url: str) -> Iterator[OpenStore]:
             return stack.enter_context(closing(PostgresStore(postgres_url, **more)))
 
         yield open_one
-
-
-def lose_answer(store: PostgresStore, *, lands: bool, then: Callable[[], object] = int) -> None:
-    """Have the answer to the next COMMIT be lost, and something be done behind it."""
-    connections = store._connections
-    end = connections._end
-
-    def lose(link: Any) -> None:
-        connections._end = end  # type: ignore[method-assign]
-        if lands:
-            end(link)
-        else:
-            link.rollback()
-        link.close()
-        then()
-        raise psycopg.OperationalError("lost")
-
-    connections._end = lose  # type: ignore[method-assign]
 
 
 def in_doubt(store: PostgresStore, *, lands: bool, owner_id: str = "heir") -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from losing import lose_answer
 from postgres_server import PostgresServer
 
 from session_fsm import (
@@ -50,23 +51,6 @@ def tokens(author: Author, *session_ids: str) -> list[int | None]:
     """Return the tokens that an author states of sessions."""
     found = [store_of(author)._tokens.of(author.name, each) for each in session_ids]
     return [None if token is None else token.number for token in found]
-
-
-def lose_answer(store: PostgresStore, *, lands: bool = True) -> None:
-    """Have the answer to the next COMMIT be lost, of a transaction or a batch."""
-    connections = store._connections
-    end = connections._end
-
-    def lose(link: Any) -> None:
-        connections._end = end  # type: ignore[method-assign]
-        if lands:
-            end(link)
-        else:
-            link.rollback()
-        link.close()
-        raise psycopg.OperationalError("lost")
-
-    connections._end = lose  # type: ignore[method-assign]
 
 
 def refused_once(author: Author, session_id: str) -> None:

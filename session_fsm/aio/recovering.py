@@ -76,7 +76,8 @@ async def recover(
     finally:
         # Who is cancelled before its first step never makes one.
         if left and not is_closing():
-            await until_done(asyncio.ensure_future(_let_go(inner, calls, left.values())))
+            never_begun = [left.pop(each) for each in tuple(left)]
+            await until_done(asyncio.ensure_future(_let_go(inner, calls, never_begun)))
     told = {
         field: tuple(each for each, (what, _) in became.items() if what == field)
         for field in ("ended", "released", "restarted")
