@@ -16,6 +16,7 @@ import attrs
 import psycopg
 
 from session_fsm import SessionManager
+from session_fsm.stores import postgres_group
 from session_fsm.stores.postgres import PostgresStore
 from session_fsm.stores.postgres_commit import _APPEND
 from session_fsm.stores.postgres_hints import Hints
@@ -47,15 +48,26 @@ class Promise:
     hushed: bool = False
 
 
+def _rules_with(before: str, after: str) -> str:
+    """Return what has the rules of sessions made anew, with another text in them."""
+    return (
+        "DO $do$ BEGIN EXECUTE replace(pg_get_functiondef('session_fsm.session_rules'::regproc),"
+        f" $a${before}$a$, $b${after}$b$); END $do$"
+    )
+
+
+_COUNTED: Final = """
+        INSERT INTO "session_fsm".session_count (lifecycle, status, sessions)
+        VALUES (OLD.lifecycle, OLD.status, -1), (NEW.lifecycle, NEW.status, 1);"""
 RULES: Final = Promise(
     name="legal moves and final statuses, held by the database",
-    statements=("DROP TRIGGER session_rules ON session_fsm.session",),
+    statements=(_rules_with("IF EXISTS (", "IF true OR EXISTS ("),),
 )
 COUNTS: Final = Promise(
     name="counts in constant time",
     statements=(
         "DROP TRIGGER session_counted ON session_fsm.session",
-        "DROP TRIGGER session_counted_over ON session_fsm.session",
+        _rules_with(_COUNTED, ""),
     ),
 )
 DOCUMENTS: Final = Promise(
@@ -81,6 +93,7 @@ FENCING: Final = Promise(
     replaced=(
         ("token = %s::bigint AND", "%s::bigint IS NOT NULL AND"),
         (LIVES, "%s::text IS NOT NULL"),
+        *((condition, "true") for condition in postgres_group.FENCED),
     ),
 )
 HISTORY: Final = Promise(
@@ -90,6 +103,7 @@ HISTORY: Final = Promise(
             _APPEND,
             ", appended AS (SELECT %s::bigint, %s::timestamptz, %s::bytea, %s::text, %s::text)",
         ),
+        (postgres_group.APPENDED, ""),
     ),
 )
 HINTS: Final = Promise(name="hints to other processes: NOTIFY", hushed=True)

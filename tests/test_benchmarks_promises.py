@@ -41,6 +41,7 @@ from benchmarks.postgres_promises import (
     Lacking,
 )
 from session_fsm import FencedError
+from session_fsm.stores import postgres_group
 from session_fsm.stores.postgres_tokens import Token
 
 NUMBERS = count(1)
@@ -190,6 +191,16 @@ def test_promises_are_taken_away_one_by_one(variant: str, database: str) -> None
         probed = Probed(lacking, connection)
         found = {name: probe(probed) for name, probe in PROBES.items()}
     assert found == {each.name: each not in lacks for each in PROMISES}
+
+
+def test_promises_are_taken_from_many_commits_at_once_too() -> None:
+    """What takes a promise from the statement of one commit takes it from that of many."""
+    for promise, word in ((FENCING, "FROM living"), (HISTORY, "session_event")):
+        text = postgres_group.MOVE
+        assert word in text
+        for mine, instead in promise.replaced:
+            text = text.replace(mine, instead)
+        assert word not in text
 
 
 def test_promises_are_chosen_by_the_beginning_of_their_names() -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from managing import await_event, begin, end, wait_until
 
-from session_fsm.stores import commit_queue
+from session_fsm.stores import commit_queue, relay
 from session_fsm.stores.commit_queue import CommitQueue, Entry
+from session_fsm.stores.relay import Relay, Runner
 
 
 class UnknownError(Exception):
@@ -149,6 +150,24 @@ def test_queue_alone_in_a_block_comes_in_turn() -> None:
     assert book.is_at_rest
 
 
+def test_queue_waits_for_those_who_are_woken() -> None:
+    """Who finds nobody writing, while others are being woken, writes together with who comes."""
+    book = Book()
+    relay, other = Relay(), Runner()
+    book.queue = CommitQueue(book.write, UnknownError, relay)
+    other.turn.acquire()
+    relay.wake(other)
+    leads = begin(book.queue.submit, "a")
+    wait_until(lambda: len(relay._waiting) == 1)
+    follows = book.submit_behind("b", "c")
+    assert book.groups == []
+    relay.woke(other)
+    end(leads, *follows)
+    assert book.groups == [["a", "b", "c"]]
+    assert book.is_at_rest
+    assert not relay.is_running
+
+
 def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No group is longer than it may be; the rest is the next one."""
     monkeypatch.setattr(commit_queue, "MAX_TOGETHER", 3)
@@ -206,6 +225,7 @@ def raising(fault: BaseException) -> Callable[[object], None]:
 
 
 PLACES = range(1, 400)
+PASSED = {commit_queue.__file__, relay.__file__}
 
 
 def interrupted_at(place: int, call: Callable[[], object]) -> bool:
@@ -221,7 +241,10 @@ def interrupted_at(place: int, call: Callable[[], object]) -> bool:
     def look(frame: Any, event: str, _: object) -> None:
         nonlocal left
         files = (frame.f_code.co_filename, frame.f_back and frame.f_back.f_code.co_filename)
-        if commit_queue.__file__ not in files or event not in ("call", "c_return"):
+        if not {commit_queue.__file__, relay.__file__} & {*files} or event not in (
+            "call",
+            "c_return",
+        ):
             return
         left -= 1
         if left == 0:
@@ -263,7 +286,8 @@ def test_queue_interrupt_anywhere_loses_no_turn() -> None:
     raise AssertionError("the queue has more places than that")
 
 
-def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn() -> None:
+@pytest.mark.parametrize("number", range(3))
+def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn(number: int) -> None:
     """Wherever whoever waits is interrupted, the others are written, and so are later ones."""
     for place in PLACES:
         book = Book()
@@ -273,9 +297,11 @@ def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn() -> None:
             outcome.append(interrupted_at(place, lambda: book.queue.submit("waits")))
 
         with book.held_up():
+            # As the one who leads, or as one of those who are woken by one another.
+            others = [book.behind(swallowing(book, item)) for item in "ab"[:number]]
             waits = begin(waiting)
-            book.wait_for_queue(1, outcome)
-            others = [begin(swallowing(book, item)) for item in "ab"]
+            book.wait_for_queue(number + 1, outcome)
+            others += [begin(swallowing(book, item)) for item in "ab"[number:]]
         end(waits, *others)
         assert book.is_at_rest, place
         book.queue.submit("later")

@@ -20,7 +20,10 @@ import session_fsm.stores
 from session_fsm import CorruptRecordError, RevisionConflictError
 from session_fsm.items import Clear, Delete, Put
 from session_fsm.stores import PostgresStore
+from session_fsm.stores.postgres_arrays import Packed, PackedDumper
+from session_fsm.stores.postgres_commit import PreparedCommit
 from session_fsm.stores.postgres_counts import roll_up, tidy
+from session_fsm.stores.postgres_group import move_together
 from session_fsm.stores.postgres_sql import Sql
 from session_fsm.stores.records import Work
 from session_fsm.testing.authors import END_OF_TIME, Author
@@ -93,7 +96,7 @@ def use(store: PostgresStore, number: int) -> None:
     store.enlist(me)
     store.enlist(other)
     assert store.is_alive(me)
-    author = Author(store, me)
+    author, sql = Author(store, me), store._connections.sql
     author.write(one, "activate", claims=[Work("task", "t")])
     author.write(one, "touch", "touch", claims=[Work("worker")])
     author.put(one, Put("notes", "k", 0))  # of a session of one's own
@@ -112,11 +115,14 @@ def use(store: PostgresStore, number: int) -> None:
     assert store.drop_expired_items(AT, 10) == 10
     assert store.load(one) is not None
     assert store.tail(one)[0] > 1
+    move = PreparedCommit(author.draft(one, "touch"), store.lifecycle, sql)
+    [made] = store._connections.outside_batch(lambda link: move_together(link, [move]))
+    assert made is not None
     assert store.landed(one, f"{me}-1")
     assert not store.landed(one, "nothing")
-    assert len(store.history(one)) == len(store.chain(one)) == 6
+    assert len(store.history(one)) == len(store.chain(one)) == 7
     assert len(store.feed(store.feed(0, 0).newest - 3, 100).events) == 3
-    assert len(store.feed(0, 100, one).events) == 6
+    assert len(store.feed(0, 100, one).events) == 7
     for after in (0, ROWS // 2):
         with suppress(CorruptRecordError):
             store.feed(after, 100)
@@ -202,6 +208,7 @@ def test_postgres_plans_read_no_large_table(
         recorder.note(sql(text), told)
     explained, faults = 0, []
     with postgres.connect() as connection:
+        connection.adapters.register_dumper(Packed, PackedDumper)
         for text, told in dict(recorder.seen).items():
             if not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", text) or "{s}" in text:
                 continue

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -23,11 +25,13 @@ from session_fsm.stores import PostgresStore, postgres_schema, postgres_upgrade,
 from session_fsm.stores.postgres_links import Connection
 from session_fsm.stores.postgres_rules import KEPT
 from session_fsm.stores.postgres_schema import SCHEMA_VERSION
+from session_fsm.stores.postgres_shape import shape_of
 from session_fsm.stores.postgres_sql import Sql
 from session_fsm.stores.records import UpgradeReport
 from session_fsm.testing.store_batches import in_threads
 
 TOGETHER = 8
+FORMATS = Path(__file__).parent / "data/formats"
 _OTHER_RULES = (
     "FUNCTION {s}.session_rules() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
 )
@@ -195,6 +199,48 @@ def test_postgres_upgrade_makes_rules_anew(
         assert store.check() == ()
     with pytest.raises(psycopg.errors.CheckViolation):
         postgres.execute(f"TRUNCATE {made}.{KEPT[0]}")
+
+
+@contextmanager
+def older(version: int) -> Iterator[None]:
+    """Be the library of an older version, which says the same to the server."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgres_schema, "SCHEMA_VERSION", version)
+        yield
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_postgres_upgrade_brings_an_older_schema_up(
+    postgres: PostgresServer, postgres_url: str, schema: str, version: int
+) -> None:
+    """A schema as it was made then, with sessions, is the present one, and nothing is lost."""
+    script = (FORMATS / f"postgres-{version}.sql").read_text(encoding="utf-8")
+    sql = Sql(postgres_url.rpartition("=")[2])
+    with psycopg.connect(postgres.url()) as link:
+        link.execute(f"CREATE SCHEMA {schema}".encode())
+        link.execute(sql(script))
+        link.execute(
+            sql("INSERT INTO {s}.meta (application, version, made) VALUES (%s, %s, %s)"),
+            (postgres_schema.APPLICATION, version, json.dumps(shape_of(link, sql))),
+        )
+        postgres_schema.register(link, sql, SESSION_LIFECYCLE)
+    with older(version), SessionManager(postgres_url) as manager:
+        for number in range(3):
+            manager.create(f"s{number}")
+        manager.fire("s0", "go_idle")
+        expected = [manager.history(each) for each in ("s0", "s1", "s2")]
+    with pytest.raises(SchemaVersionError, match="session-fsm upgrade"):
+        SessionManager(postgres_url)
+    report = upgrade_store(postgres_url)
+    assert report == UpgradeReport(found=version, version=SCHEMA_VERSION, sessions=3)
+    with SessionManager(postgres_url) as manager:
+        assert [manager.history(each) for each in ("s0", "s1", "s2")] == expected
+        assert {name: n for name, n in manager.counts().items() if n} == {"active": 2, "idle": 1}
+        manager.fire("s1", "go_idle")
+        assert {name: n for name, n in manager.counts().items() if n} == {"active": 1, "idle": 2}
+        assert manager.verify().ok
+    with closing(PostgresStore(postgres_url)) as store:
+        assert store.check() == ()
 
 
 class Step:

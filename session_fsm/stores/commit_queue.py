@@ -4,6 +4,9 @@ A caller that finds nobody writing writes at once, on its own thread. Callers th
 wait in a queue; when the write is done, the first of them leads: it takes whoever waits by then,
 and writes for all in one transaction. Each has its answer when its own change is durable.
 
+Those who were answered are woken one after another, and the next one to lead after them: they may
+come again at once, and are waited for. Nobody else is.
+
 Nobody overtakes: the queue is in the order of arrival, and whoever needs the writer for itself, for
 a batch, waits its turn in the same queue. An interrupt (a signal raises `KeyboardInterrupt` between
 any two lines of the main thread) loses no turn: whoever leads passes it on in any case.
@@ -17,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
+from .relay import Relay, Runner
+
 Item = TypeVar("Item")
 
 MAX_TOGETHER: Final = 256
@@ -25,8 +30,8 @@ MAX_WAITING: Final = 4096
 """Most changes that wait; whoever comes then waits until there is room."""
 
 
-class Entry(Generic[Item]):
-    """A change that is to be written.
+class Entry(Runner, Generic[Item]):
+    """A change that is to be written, and the thread that waits for that.
 
     Attributes:
         item: What is written; None where somebody needs the writer for itself.
@@ -34,16 +39,17 @@ class Entry(Generic[Item]):
         error: The answer, if it was not written.
         group: The entries that this one leads; None while it does not lead.
         turn: Released when there is an answer, or this one leads.
+        is_gone: Whether its thread has left, interrupted.
     """
 
-    __slots__ = ("error", "group", "item", "pending", "turn")
+    __slots__ = ("error", "group", "item", "pending")
 
     def __init__(self, item: Item | None) -> None:
+        super().__init__()
         self.item = item
         self.pending = True
         self.error: BaseException | None = None
         self.group: list[Entry[Item]] | None = None
-        self.turn = threading.Lock()
 
     def answer(self, error: BaseException | None = None) -> None:
         """Say that it was written, or why not."""
@@ -58,6 +64,7 @@ class CommitQueue(Generic[Item]):
         write: Writes a group of entries, durably, and answers each; called by one thread at a time.
             What it raises is an interrupt, or a fault of its own.
         unknown: Returns the error of an item of which nobody can say whether it was written.
+        relay: Wakes whoever waits; None: one of its own.
 
     Threads: safe.
     """
@@ -66,9 +73,11 @@ class CommitQueue(Generic[Item]):
         self,
         write: Callable[[Sequence[Entry[Item]]], None],
         unknown: Callable[[Item], BaseException],
+        relay: Relay | None = None,
     ) -> None:
         self._write = write
         self._unknown = unknown
+        self._relay = relay or Relay()
         self._mutex = threading.Lock()
         self._room = threading.Condition(self._mutex)
         self._waiting: deque[Entry[Item]] = deque()
@@ -90,7 +99,7 @@ class CommitQueue(Generic[Item]):
             finally:
                 self._pass_on(entry)
         except BaseException:
-            self._pass_on(entry)  # it may have been interrupted itself
+            self._leave(entry)
             raise
         if entry.error is not None:
             try:
@@ -110,7 +119,7 @@ class CommitQueue(Generic[Item]):
             finally:
                 self._pass_on(entry)
         except BaseException:
-            self._pass_on(entry)  # it may have been interrupted itself
+            self._leave(entry)
             raise
 
     def _await_turn(self, entry: Entry[Item]) -> None:
@@ -119,12 +128,19 @@ class CommitQueue(Generic[Item]):
             with self._mutex:
                 while self._leading is not None and len(self._waiting) >= MAX_WAITING:
                     self._room.wait()
-                if self._leading is None:
-                    self._leading = entry.group = [entry]
-                    return
                 entry.turn.acquire()
-                self._waiting.append(entry)
+                leads = self._leading is None
+                if leads:
+                    self._leading = entry.group = [entry]
+                else:
+                    self._waiting.append(entry)
+            if leads:
+                if not self._relay.is_running:
+                    return
+                # Those who are woken now may come again: together with them.
+                self._relay.wake(entry)
             entry.turn.acquire()
+            self._relay.woke(entry)
         except BaseException:
             with self._mutex:
                 # If it is not there, it leads, or is being written: then it is too late.
@@ -159,25 +175,42 @@ class CommitQueue(Generic[Item]):
     def _pass_on(self, leader: Entry[Item]) -> None:
         """Give everybody in a group that was led an answer, and the next one its turn.
 
-        Nothing if the entry does not lead; what was done already is not done twice.
+        Nothing if the entry does not lead.
         """
-        group = leader.group
-        if group is None:
+        if (group := leader.group) is None:
             return
+        self._answer_rest(group)
+        following = self._next_leader(group)
+        members = [entry for entry in group if entry is not leader]
+        if following is not None:
+            members.append(following)
+        if members:
+            self._relay.wake(*members)
+
+    def _leave(self, entry: Entry[Item]) -> None:
+        """Do what is left of `_pass_on`, which may have been interrupted itself; wake everybody."""
+        group = entry.group or []
+        self._answer_rest(group)
+        if group:
+            self._next_leader(group)
+        leading = self._leading or []
+        self._relay.wake_all(entry, *group, *leading[:1])
+
+    def _answer_rest(self, group: Sequence[Entry[Item]]) -> None:
         for entry in group:
             if entry.pending and entry.item is not None:
                 entry.answer(self._unknown(entry.item))
+
+    def _next_leader(self, group: Sequence[Entry[Item]]) -> Entry[Item] | None:
+        """Let the first who waits lead, if a group still does; returns it, awake or not."""
         with self._mutex:
-            if self._leading is group:
-                following = self._first()
-                if following is None:
-                    self._leading = None
-                else:
-                    self._leading = following.group = [following]
-                    self._waiting.popleft()
-                self._room.notify_all()
-            if self._leading is not None and self._leading[0].turn.locked():
-                self._leading[0].turn.release()
-        for entry in group:
-            if entry.group is None and entry.turn.locked():
-                entry.turn.release()
+            if self._leading is not group:
+                return None
+            following = self._first()
+            if following is None:
+                self._leading = None
+            else:
+                self._leading = following.group = [following]
+                self._waiting.popleft()
+            self._room.notify_all()
+        return following

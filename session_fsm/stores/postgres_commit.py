@@ -26,6 +26,7 @@ from ..errors import (
 from ..lifecycle import Lifecycle
 from ..serialization import dumps
 from ..state import SessionState
+from .postgres_arrays import Value, instant, integer
 from .postgres_links import Connection
 from .postgres_sql import LIVES, Sql
 from .postgres_tokens import TAKEN, Token
@@ -98,7 +99,26 @@ _LANDED: Final = (
     " WHERE event.session_id = %s::text AND event.operation_id = %s::text LIMIT 1"
 )
 
+MOVE_COLUMNS: Final = (
+    ("session_id", "text"),
+    ("expected", "int8"),
+    ("token", "int8"),
+    ("owner_id", "text"),
+    ("status", "text"),
+    ("deadline_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
+    ("state", "bytea"),
+    ("recovery", "text"),
+    ("at", "timestamptz"),
+    ("body", "bytea"),
+    ("digest", "text"),
+    ("operation_id", "text"),
+)
+"""What a statement is told of each of the commits that only move their sessions."""
+
 Statement = tuple[bytes, list[Any]]
+Row = tuple[Any, ...]
+"""The token of a session, its owner, and when it was taken over last."""
 
 
 class GoneError(Exception):
@@ -125,24 +145,25 @@ class PreparedCommit:
     Attributes:
         commit: The commit.
         before: See there.
-        statements: One for each step, in order. Each returns a row if it did anything: the token
-            and the owner that the session has then.
+        only_moves: Whether it moves its session by one step, and does nothing else.
+        size: The bytes of the state and the event of `moved`, once that was made.
+        sql: Formats its statements.
         token: The token of the session once it was made; None: its owner does not own it then.
         gave_up: Whether it was refused because the token that it states is none of the session's
             any longer, though nobody has taken that from its owner; or there is no session.
-
-    Raises:
-        StateInvalidError: A state can't be written.
     """
 
     __slots__ = (
         "_lifecycle",
-        "_sql",
+        "_moved",
+        "_statements",
         "_token",
         "before",
         "commit",
         "gave_up",
-        "statements",
+        "only_moves",
+        "size",
+        "sql",
         "token",
     )
 
@@ -159,13 +180,43 @@ class PreparedCommit:
         self.before = before
         self.token: Token | None = None
         self.gave_up = False
+        self.sql = sql
+        self.size = 0
+        self.only_moves = self.is_one_statement and not (
+            commit.creates or commit.claims or commit.releases or commit.stops_worker
+        )
         self._lifecycle = lifecycle
-        self._sql = sql
         self._token = token
-        last = len(commit.steps) - 1
-        self.statements = [
+        self._moved: tuple[Value, ...] | None = None
+        self._statements: list[Statement] | None = None
+
+    def encode(self) -> None:
+        """Make what is sent where it goes to the server together with others.
+
+        Raises:
+            StateInvalidError: A state can't be written.
+            UnicodeError: A text can't be.
+        """
+        if self.only_moves:
+            self._moved = self._as_row()
+        else:
+            self._statements = self._made()
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What is sent, where it is sent by itself: a statement for each step, in order.
+
+        Each returns a `Row` if it did anything. Errors as `encode`.
+        """
+        if self._statements is None:
+            self._statements = self._made()
+        return self._statements
+
+    def _made(self) -> list[Statement]:
+        last = len(self.commit.steps) - 1
+        return [
             self._statement(number, step, is_last=number == last)
-            for number, step in enumerate(commit.steps)
+            for number, step in enumerate(self.commit.steps)
         ]
 
     @property
@@ -176,7 +227,36 @@ class PreparedCommit:
     @property
     def is_one_statement(self) -> bool:
         """Whether it needs no transaction around it."""
-        return self.before is None and len(self.statements) == 1
+        return self.before is None and len(self.commit.steps) == 1
+
+    @property
+    def moved(self) -> tuple[Value, ...]:
+        """What `MOVE_COLUMNS` names, where it only moves its session. Errors as `encode`."""
+        if self._moved is None:
+            self._moved = self._as_row()
+        return self._moved
+
+    def _as_row(self) -> tuple[Value, ...]:
+        commit, token = self.commit, self._token
+        [step] = commit.steps
+        ended, event = ended_at(step.state, self._lifecycle), step.sealed.event
+        state, body = dumps(step.state, self._lifecycle), step.sealed.body
+        self.size = len(state) + len(body)
+        return (
+            commit.session_id.encode(),
+            integer(commit.expected_revision),
+            None if token is None else integer(token.number),
+            commit.owner_id.encode(),
+            str(step.state.status).encode(),
+            None if step.deadline_at is None else instant(step.deadline_at),
+            None if ended is None else instant(ended),
+            state,
+            recovery_of(step.state).encode(),
+            instant(event.at),
+            body,
+            event.digest.encode(),
+            commit.operation_id.encode(),
+        )
 
     @property
     def owns(self) -> bool:
@@ -222,7 +302,7 @@ class PreparedCommit:
                 when = _FENCED
                 row += [Int8(self._token.number), commit.owner_id]
         row += [Int8(revision + 1), event.at, step.sealed.body, event.digest, commit.operation_id]
-        return self._sql(_step_text(verb, owner, when, work)), [*row, *moved]
+        return self.sql(_step_text(verb, owner, when, work)), [*row, *moved]
 
     def _owner(self) -> tuple[str, list[Any]]:
         if self.owns:
@@ -258,7 +338,7 @@ class PreparedCommit:
         """Tell whether it has landed already; asked where an answer was lost."""
         commit = self.commit
         place = (commit.session_id, commit.operation_id)
-        row: tuple[Any, ...] | None = link.execute(self._sql(_LANDED), place).fetchone()
+        row: tuple[Any, ...] | None = link.execute(self.sql(_LANDED), place).fetchone()
         if row is None:
             return False
         self.note(row)
@@ -291,7 +371,7 @@ class PreparedCommit:
     def reason(self, link: Connection) -> Exception | None:
         """Return why it did nothing; None if whatever it was is gone."""
         commit, session_id = self.commit, self.commit.session_id
-        row = link.execute(self._sql(_REASON), (session_id, commit.owner_id, session_id)).fetchone()
+        row = link.execute(self.sql(_REASON), (session_id, commit.owner_id, session_id)).fetchone()
         assert row is not None
         revision, number, found_owner, taken, tail, lives = row
         expected = commit.expected_revision

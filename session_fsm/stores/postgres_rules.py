@@ -4,8 +4,9 @@ The legal moves of each lifecycle stand in a table, filled from the lifecycle; a
 every write with it. No status word stands in any statement here.
 
 Each table has one function for the rows that are to be written, and each function asks as little
-as it can: all of them run inside of every commit. What the rules follow from, such as counts, is
-written after the row, as a row that `ON CONFLICT DO NOTHING` passes over has no such moment.
+as it can: all of them run inside of every commit. A move that is legal is counted by whatever found
+it so. What comes and goes is counted after the row, as a row that `ON CONFLICT DO NOTHING` passes
+over has no such moment.
 """
 
 from __future__ import annotations
@@ -56,20 +57,29 @@ BEGIN
         RAISE EXCEPTION 'session_fsm: each step raises the revision by one'
             USING ERRCODE = 'check_violation';
     END IF;
-    IF NOT EXISTS (
-        SELECT 1 FROM {s}.lifecycle_status
-        WHERE lifecycle = OLD.lifecycle AND status = OLD.status AND NOT is_final
-    ) THEN
-        RAISE EXCEPTION 'session_fsm: a final status is final' USING ERRCODE = 'check_violation';
-    END IF;
-    IF NEW.status IS DISTINCT FROM OLD.status AND NOT EXISTS (
+    IF NEW.status IS NOT DISTINCT FROM OLD.status THEN
+        IF EXISTS (
+            SELECT 1 FROM {s}.lifecycle_status
+            WHERE lifecycle = OLD.lifecycle AND status = OLD.status AND NOT is_final
+        ) THEN
+            RETURN NEW;
+        END IF;
+    ELSIF EXISTS (
         SELECT 1 FROM {s}.legal_move
         WHERE lifecycle = OLD.lifecycle AND source = OLD.status AND target = NEW.status
+    ) THEN
+        INSERT INTO {s}.session_count (lifecycle, status, sessions)
+        VALUES (OLD.lifecycle, OLD.status, -1), (NEW.lifecycle, NEW.status, 1);
+        RETURN NEW;
+    END IF;
+    IF EXISTS (
+        SELECT 1 FROM {s}.lifecycle_status
+        WHERE lifecycle = OLD.lifecycle AND status = OLD.status AND NOT is_final
     ) THEN
         RAISE EXCEPTION 'session_fsm: no row of the table has this move'
             USING ERRCODE = 'check_violation';
     END IF;
-    RETURN NEW;
+    RAISE EXCEPTION 'session_fsm: a final status is final' USING ERRCODE = 'check_violation';
 END
 $$;
 CREATE TRIGGER session_rules BEFORE INSERT OR UPDATE OR DELETE ON {s}.session
@@ -77,10 +87,7 @@ CREATE TRIGGER session_rules BEFORE INSERT OR UPDATE OR DELETE ON {s}.session
 
 CREATE FUNCTION {s}.session_counted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        INSERT INTO {s}.session_count (lifecycle, status, sessions)
-        VALUES (OLD.lifecycle, OLD.status, -1), (NEW.lifecycle, NEW.status, 1);
-    ELSIF TG_OP = 'INSERT' THEN
+    IF TG_OP = 'INSERT' THEN
         INSERT INTO {s}.session_count (lifecycle, status, sessions)
         VALUES (NEW.lifecycle, NEW.status, 1);
     ELSE
@@ -92,9 +99,6 @@ END
 $$;
 CREATE TRIGGER session_counted AFTER INSERT OR DELETE ON {s}.session
     FOR EACH ROW EXECUTE FUNCTION {s}.session_counted();
-CREATE TRIGGER session_counted_over AFTER UPDATE OF status ON {s}.session
-    FOR EACH ROW WHEN (NEW.status IS DISTINCT FROM OLD.status)
-    EXECUTE FUNCTION {s}.session_counted();
 
 CREATE FUNCTION {s}.session_takes_along() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -20,7 +20,7 @@ from .postgres_rules import rules
 from .postgres_shape import shape_of
 from .postgres_sql import Sql
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION: Final = "session_fsm"
 """Stands in the schema, so that nobody else's is taken for ours."""
 

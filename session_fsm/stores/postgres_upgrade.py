@@ -35,8 +35,14 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 10.0
 """Longest time for a look at a server that has answered once."""
-_STEPS: Final[Mapping[int, Callable[[Connection, Sql], None]]] = {}
-"""For each older version, the step to the next one; the first version has none before it."""
+
+
+def _from_1(link: Connection, sql: Sql) -> None:
+    """Bring nothing but other rules, which are made anew behind every step."""
+
+
+_STEPS: Final[Mapping[int, Callable[[Connection, Sql], None]]] = {1: _from_1}
+"""For each older version, the step to the next one."""
 
 
 def missing_schema(url: str) -> str | None:

@@ -11,24 +11,29 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from itertools import accumulate, takewhile
 from typing import Final
 
 import psycopg
 
 from ..errors import SessionFsmError, StoreUnavailableError
 from .commit_queue import CommitQueue, Entry
-from .postgres_commit import GoneError, PreparedCommit
+from .postgres_commit import GoneError, PreparedCommit, Row
 from .postgres_connection import Connections
 from .postgres_faults import ConnectError, is_lost, may_go_again, told
+from .postgres_group import move_together
 from .postgres_links import Connection
 from .postgres_retrying import undo
+from .relay import Relay
 
-GROUPS: Final = 4
+GROUPS: Final = 2
 """Most groups at once: while the server makes one durable, the next ones are under way to it, and
 it makes those that come together durable together."""
+MAX_BYTES: Final = 16 * 2**20
+"""Most bytes of states and events in one statement, unless one move alone has more."""
 MAX_OPEN: Final = 10_000
 """Most operations that are remembered as never answered."""
 
@@ -64,8 +69,9 @@ class Writer:
     ) -> None:
         self._connections = connections
         self._noted = noted
+        relay = Relay()  # one thread runs at a time, of whichever queue it is
         self._queues: list[CommitQueue[PreparedCommit]] = [
-            CommitQueue(self._write, self._unknown) for _ in range(groups)
+            CommitQueue(self._write, self._unknown, relay) for _ in range(groups)
         ]
         self._open: OrderedDict[str, int] = OrderedDict()
         self._open_lock = threading.Lock()
@@ -120,28 +126,27 @@ class Writer:
     # --- together -------------------------------------------------------------------------
 
     def _write(self, entries: Sequence[Entry[PreparedCommit]]) -> None:
-        changes = [entry.item for entry in entries if entry.item is not None]
+        ready = entries if len(entries) == 1 else [each for each in entries if _is_ready(each)]
+        if not ready:
+            return
         link: Connection | None = None
         try:
             with self._connections.link() as link:
-                rows = _sent_together(link, changes)
-                for entry, change, row in zip(entries, changes, rows, strict=True):
-                    if row is not None:
-                        change.note(row)
-                        entry.answer()
-                    elif (reason := change.reason(link)) is not None:
-                        entry.answer(reason)
-                    else:
-                        entry.answer(_AloneError(may_have_landed=False))
+                for part, send in _parts(ready):
+                    changes = [change for _, change in part]
+                    rows = send(link, changes)
+                    for (entry, change), row in zip(part, rows, strict=True):
+                        entry.answer(_outcome(link, change, row))
         except (psycopg.Error, UnicodeError) as fault:
             # Without a connection nothing was sent.
             lost = link is not None and isinstance(fault, psycopg.Error) and is_lost(fault, link)
-            for entry in entries:
+            for entry in ready:
                 if entry.pending:
                     entry.answer(_AloneError(may_have_landed=lost))
         except SessionFsmError as fault:
-            for entry in entries:
-                entry.answer(copy(fault))  # each raises its own
+            for entry in ready:
+                if entry.pending:
+                    entry.answer(copy(fault))  # each raises its own
 
     def _unknown(self, change: PreparedCommit) -> StoreUnavailableError:
         return self._never_answered(change, "the thread that was writing was interrupted")
@@ -228,30 +233,70 @@ def _words(connections: Connections, fault: Exception) -> str:
     return getattr(error, "problem", str(error)).removeprefix(f"{connections.url}: ")
 
 
-Row = tuple[int, str | None]
+Sent = tuple[Entry[PreparedCommit], PreparedCommit]
+Send = Callable[[Connection, Sequence[PreparedCommit]], list[Row | None]]
+
+
+def _is_ready(entry: Entry[PreparedCommit]) -> bool:
+    """Make what is sent for an entry; if it can't be made, that is the answer of this one alone."""
+    assert entry.item is not None
+    try:
+        entry.item.encode()
+    except UnicodeError:
+        entry.answer(_AloneError(may_have_landed=False))
+    except SessionFsmError as fault:
+        entry.answer(fault)
+    return entry.pending
+
+
+def _parts(entries: Sequence[Entry[PreparedCommit]]) -> Iterator[tuple[list[Sent], Send]]:
+    """Yield what goes to the server in one transaction, and how."""
+    sent = [(entry, entry.item) for entry in entries if entry.item is not None]
+    if len(sent) == 1:
+        yield sent, _sent_together
+        return
+    # In one order, so that groups of other processes wait for this one, and not each for the other.
+    sent.sort(key=lambda each: each[1].commit.session_id)
+    moves = [each for each in sent if each[1].only_moves]
+    while moves:
+        some = moves[: _within(change.size for _, change in moves)]
+        yield some, move_together
+        del moves[: len(some)]
+    if others := [each for each in sent if not each[1].only_moves]:
+        yield others, _sent_together
+
+
+def _within(sizes: Iterable[int]) -> int:
+    """Return how many can be sent at once, at least one."""
+    ends = accumulate(sizes)
+    return max(1, sum(1 for _ in takewhile(lambda end: end <= MAX_BYTES, ends)))
+
+
+def _outcome(link: Connection, change: PreparedCommit, row: Row | None) -> Exception | None:
+    """Return the answer to a commit; a row came back if it was made."""
+    if row is None:
+        return change.reason(link) or _AloneError(may_have_landed=False)
+    change.note(row)
+    return None
 
 
 def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[Row | None]:
     """Send commits in one round trip; returns what the last statement of each returned."""
     if len(changes) == 1 and changes[0].is_one_statement:
         return [link.execute(*changes[0].statements[0]).fetchone()]
-    # In one order, so that groups of other processes wait for this one, and not each for the other.
-    ordered = sorted(changes, key=lambda change: change.commit.session_id)
-    cursors: dict[int, psycopg.Cursor[Row]] = {}
     try:
         with link.pipeline():
             link.execute("BEGIN", prepare=False)
-            for change in ordered:
-                for statement in change.statements:
-                    cursor = cursors[id(change)] = link.cursor()
-                    cursor.execute(*statement)
+            cursors = [
+                [link.execute(*statement) for statement in change.statements] for change in changes
+            ]
             ended = link.execute("COMMIT", prepare=False)
         if ended.statusmessage != "COMMIT":
             raise psycopg.errors.InFailedSqlTransaction("the transaction was undone")
     except psycopg.Error:
         undo(link)
         raise
-    return [cursors[id(change)].fetchone() for change in changes]
+    return [of_steps[-1].fetchone() for of_steps in cursors]
 
 
 def _made(link: Connection, change: PreparedCommit) -> bool:

@@ -1,0 +1,314 @@
+"""Many moves in one statement: each as if it had been alone, and none at the cost of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import psycopg
+import pytest
+from managing import begin, end, wait_until
+from postgres_server import PostgresServer
+
+from session_fsm import FencedError, RevisionConflictError, SessionFsmError, SessionNotFoundError
+from session_fsm.errors import StateInvalidError
+from session_fsm.history import Step
+from session_fsm.stores import PostgresStore, postgres_writer
+from session_fsm.stores.commit_queue import Entry
+from session_fsm.stores.postgres_arrays import asked_with, instant, integer, packed
+from session_fsm.stores.postgres_commit import PreparedCommit
+from session_fsm.stores.postgres_group import move_together
+from session_fsm.stores.postgres_tokens import Token
+from session_fsm.stores.records import Commit, StoredStep, Work
+from session_fsm.testing.authors import Author, Move, everything
+
+NAMES = tuple(f"s{number}" for number in range(5))
+
+
+@pytest.fixture
+def author(postgres_store: PostgresStore) -> Author:
+    """One who lives, with a session in progress for each of `NAMES`."""
+    author = Author(postgres_store)
+    for name in NAMES:
+        author.write(name, "activate")
+    return author
+
+
+def prepared(store: PostgresStore, commit: Commit, token: Token | None = None) -> PreparedCommit:
+    """Return a commit as it is sent."""
+    return PreparedCommit(commit, store.lifecycle, store._connections.sql, token=token)
+
+
+def sent(store: PostgresStore, *changes: PreparedCommit) -> list[bool]:
+    """Send moves in one statement; tells which were made."""
+    with store._connections.link() as link:
+        return [row is not None for row in move_together(link, changes)]
+
+
+def written(store: PostgresStore, *commits: Commit) -> list[str]:
+    """Have commits made as one group; returns what came of each."""
+    entries = [Entry(prepared(store, commit)) for commit in commits]
+    store._writer._write(entries)
+    return [told(entry) for entry in entries]
+
+
+def told(entry: Entry[PreparedCommit]) -> str:
+    """Return what an entry was answered."""
+    assert not entry.pending
+    return "made" if entry.error is None else type(entry.error).__name__
+
+
+def test_postgres_group_writes_what_single_statements_write(
+    postgres: PostgresServer, author: Author
+) -> None:
+    """What is stored is the same to the byte, whether moves went alone or in one statement."""
+    moves: dict[str, Move] = {
+        "s0": ("go_idle", {}),
+        "s1": ("touch", {}),
+        "s2": ("terminate", {"error": "it broke: ü 🙂"}),
+        "s3": ("update", {"metadata": {"k": [1, None, "x" * 3000]}}),
+        "s4": ("expire", {"reason": "done"}),
+    }
+    late = {"s4": datetime(2030, 1, 1, tzinfo=UTC)}
+    with postgres.opened_store() as other:
+        alone = Author(other)
+        for name in NAMES:
+            alone.write(name, "activate")
+        for name, move in moves.items():
+            alone.write(name, move, at=late.get(name))
+        store = author.store
+        assert isinstance(store, PostgresStore)
+        commits = [author.draft(name, move, at=late.get(name)) for name, move in moves.items()]
+        assert all(sent(store, *(prepared(store, commit) for commit in commits)))
+        assert everything(store, "author") == everything(other, "author")
+        assert store.check() == ()
+
+
+def test_postgres_group_leaves_out_what_does_not_hold(author: Author) -> None:
+    """Each condition of a move leaves out that move, and no other."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    good, late, stale, dead, unknown = (author.draft(name, "touch") for name in NAMES)
+    author.write("s1", "touch")
+    changes = [
+        prepared(store, good),
+        prepared(store, late),
+        prepared(store, stale, Token(7)),
+        prepared(store, attrs.evolve(dead, owner_id="nobody")),
+        prepared(store, attrs.evolve(unknown, session_id="none")),
+    ]
+    assert sent(store, *changes) == [True, False, False, False, False]
+    assert [store.tail(name)[0] for name in NAMES] == [3, 3, 2, 2, 2]
+    with store._connections.link() as link:
+        reasons = [type(change.reason(link)) for change in changes[1:]]
+    assert reasons == [RevisionConflictError, FencedError, FencedError, SessionNotFoundError]
+
+
+def test_postgres_group_states_the_token(author: Author) -> None:
+    """Who owns a session moves it with its token, and learns which it has afterwards."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    author.write("s0", "touch", claims=[Work("worker")])
+    token = store._tokens.of("author", "s0")
+    assert token is not None
+    owned = prepared(store, author.draft("s0", "touch"), token)
+    assert owned.only_moves
+    with store._connections.link() as link:
+        [row] = move_together(link, [owned])
+    assert row is not None
+    owned.note(row)
+    assert owned.token == token
+
+
+def test_postgres_group_answers_each(author: Author) -> None:
+    """In a group of all kinds of commits each has its own answer."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    late = author.draft("s1", "touch")
+    author.write("s1", "touch")
+    commits = (
+        author.draft("s0", "go_idle"),
+        late,
+        author.draft("new", "activate"),
+        author.draft("s2", "touch", "go_idle"),
+        author.draft("s3", "touch", claims=[Work("task", "t")]),
+        attrs.evolve(author.draft("s4", "touch"), owner_id="nobody"),
+    )
+    assert written(store, *commits) == [
+        "made", "RevisionConflictError", "made", "made", "made", "FencedError",
+    ]  # fmt: skip
+    assert [store.tail(name)[0] for name in (*NAMES, "new")] == [3, 3, 4, 3, 2, 2]
+    assert store.check() == ()
+
+
+def test_postgres_group_of_one_session_makes_one_move(author: Author) -> None:
+    """Of two moves of one session from one revision one is made, and the other is told."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    twice = [author.draft("s0", "touch"), author.draft("s0", "go_idle")]
+    assert sorted(written(store, *twice, author.draft("s1", "touch"))) == [
+        "RevisionConflictError", "made", "made",
+    ]  # fmt: skip
+    assert [store.tail(name)[0] for name in NAMES[:2]] == [3, 3]
+    assert store.check() == ()
+
+
+def unsayable(commit: Commit, **what: Any) -> Commit:
+    """Return a commit of a step that was never decided."""
+    [step] = commit.steps
+    other = Step(
+        before=step.step.before,
+        after=attrs.evolve(step.state, **what.pop("after", {})),
+        trigger=step.step.trigger,
+        moves=step.step.moves,
+        **what,
+    )
+    return attrs.evolve(
+        commit, steps=(StoredStep(other, step.revision, "0" * 64, step.deadline_at),)
+    )
+
+
+def test_postgres_group_has_no_part_in_what_one_can_not_write(author: Author) -> None:
+    """A state or a text that can't be written, or a move that the rules refuse, harms no other."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    nowhere = unsayable(author.draft("s1", "touch"), after={"status": "nowhere"})
+    surrogate = attrs.evolve(author.draft("s2", "touch"), operation_id="\udc80")
+    illegal = unsayable(author.draft("s3", "go_idle"), after={"status": "initializing"})
+    rest = [author.draft(name, "touch") for name in ("s0", "s4")]
+    outcome = written(store, rest[0], nowhere, surrogate, rest[1])
+    assert outcome == ["made", StateInvalidError.__name__, "_AloneError", "made"]
+    rest = [author.draft(name, "touch") for name in ("s0", "s4")]
+    assert written(store, rest[0], illegal, rest[1]) == ["_AloneError"] * 3
+    assert [store.tail(name)[0] for name in NAMES] == [3, 2, 2, 2, 3]
+
+
+def commit_together(store: PostgresStore, commits: Sequence[Commit]) -> list[str]:
+    """Commit from threads, all of which come while somebody else writes; returns the outcomes."""
+    outcomes = ["made"] * len(commits)
+
+    def call(number: int) -> Callable[[], None]:
+        def commit() -> None:
+            try:
+                store.commit(commits[number])
+            except SessionFsmError as fault:
+                outcomes[number] = type(fault).__name__
+
+        return commit
+
+    with store._writer.alone():
+        threads = [begin(call(number)) for number in range(len(commits))]
+        wait_until(
+            lambda: sum(len(each._waiting) for each in store._writer._queues) == len(commits)
+        )
+    end(*threads)
+    return outcomes
+
+
+def test_postgres_group_that_is_refused_is_made_one_by_one(
+    author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the rules refuse one, all of its group are made again alone, and that one is refused."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    groups: list[int] = []
+
+    def move(link: Any, changes: Sequence[PreparedCommit]) -> Any:
+        groups.append(len(changes))
+        return move_together(link, changes)
+
+    monkeypatch.setattr(postgres_writer, "move_together", move)
+    del store._writer._queues[1:]
+    illegal = unsayable(author.draft("s2", "go_idle"), after={"status": "initializing"})
+    commits = [illegal, *(author.draft(name, "touch") for name in ("s0", "s1", "s3", "s4"))]
+    assert commit_together(store, commits) == ["StoreUnavailableError", *["made"] * 4]
+    assert groups == [5]
+    assert [store.tail(name)[0] for name in NAMES] == [3, 3, 2, 3, 3]
+
+
+def test_postgres_group_waits_for_who_moves_a_session(
+    postgres: PostgresServer, author: Author
+) -> None:
+    """A move that waited for somebody else's sees what that has done; the others are made."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    changes = [prepared(store, author.draft(name, "touch")) for name in NAMES]
+    quoted = store._connections.sql.quoted
+    done: list[list[bool]] = []
+    with postgres.connect() as other:
+        other.autocommit = False
+        other.execute(
+            f"UPDATE {quoted}.session SET revision = revision + 1 WHERE session_id = 's2'".encode()
+        )
+        thread = threading.Thread(target=lambda: done.append(sent(store, *changes)))
+        thread.start()
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        wait_until(lambda: postgres.execute(waits) != [(0,)])
+        other.commit()
+        thread.join(30)
+    assert done == [[True, True, False, True, True]]
+
+
+def test_postgres_group_has_its_bounds(author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many moves are sent at once as their bytes allow, and one that has more goes alone."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    drafts = [author.draft(name, "touch") for name in NAMES]
+    sizes = [prepared(store, draft) for draft in drafts]
+    for each in sizes:
+        each.encode()
+    size = max(each.size for each in sizes)
+    groups: list[int] = []
+
+    def move(link: Any, changes: Sequence[PreparedCommit]) -> Any:
+        groups.append(len(changes))
+        return move_together(link, changes)
+
+    monkeypatch.setattr(postgres_writer, "move_together", move)
+    monkeypatch.setattr(postgres_writer, "MAX_BYTES", 2 * size)
+    assert written(store, *drafts) == ["made"] * 5
+    assert groups == [2, 2, 1]
+    monkeypatch.setattr(postgres_writer, "MAX_BYTES", 1)
+    assert written(store, *(author.draft(name, "touch") for name in NAMES[:3])) == ["made"] * 3
+    assert groups[3:] == [1, 1, 1]
+
+
+ARRAYS: dict[str, list[Any]] = {
+    "text": ["", "a", None, "ü🙂", '{"\\,}', "NULL"],
+    "bytea": [b"", b"\0\xff", None, b"x" * 5000],
+    "int8": [0, -1, None, 2**63 - 1, -(2**63)],
+    "timestamptz": [
+        datetime(2000, 1, 1, tzinfo=UTC),
+        datetime(1999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        None,
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2026, 7, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=45))),
+    ],
+}
+
+
+def encoded(value: Any) -> bytes | None:
+    """Return a value as it is put into an array."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    return integer(value) if isinstance(value, int) else instant(value)
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_postgres_arrays_are_what_psycopg_sends(postgres: PostgresServer, kind: str) -> None:
+    """The server reads the same from an array as from a list of psycopg's, NULL and all."""
+    values = ARRAYS[kind]
+    with postgres.connect() as link:
+        query = f"SELECT %s::{kind}[]".encode()
+        for some in (values, [each for each in values if each is not None], []):
+            [(found,)] = asked_with(link, query, [packed(kind, [encoded(each) for each in some])])
+            assert found == some
+            same = f"SELECT %s::{kind}[] IS NOT DISTINCT FROM %s::{kind}[]".encode()
+            cursor: psycopg.Cursor[Any] = link.cursor(binary=True)
+            assert cursor.execute(same, (found, some)).fetchone() == (True,)
