@@ -16,7 +16,7 @@ from managing import await_event, begin, end, wait_until
 
 from session_fsm.stores import commit_queue, relay
 from session_fsm.stores.commit_queue import CommitQueue, Entry
-from session_fsm.stores.relay import Relay, Runner
+from session_fsm.stores.relay import Runner
 
 
 class UnknownError(Exception):
@@ -153,8 +153,7 @@ def test_queue_alone_in_a_block_comes_in_turn() -> None:
 def test_queue_waits_for_those_who_are_woken() -> None:
     """Who finds nobody writing, while others are being woken, writes together with who comes."""
     book = Book()
-    relay, other = Relay(), Runner()
-    book.queue = CommitQueue(book.write, UnknownError, relay)
+    relay, other = book.queue._relay, Runner()
     other.turn.acquire()
     relay.wake(other)
     leads = begin(book.queue.submit, "a")

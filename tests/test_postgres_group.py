@@ -201,9 +201,7 @@ def commit_together(store: PostgresStore, commits: Sequence[Commit]) -> list[str
 
     with store._writer.alone():
         threads = [begin(call(number)) for number in range(len(commits))]
-        wait_until(
-            lambda: sum(len(each._waiting) for each in store._writer._queues) == len(commits)
-        )
+        wait_until(lambda: len(store._writer._queue._waiting) == len(commits))
     end(*threads)
     return outcomes
 
@@ -221,7 +219,6 @@ def test_postgres_group_that_is_refused_is_made_one_by_one(
         return move_together(link, changes)
 
     monkeypatch.setattr(postgres_writer, "move_together", move)
-    del store._writer._queues[1:]
     illegal = unsayable(author.draft("s2", "go_idle"), after={"status": "initializing"})
     commits = [illegal, *(author.draft(name, "touch") for name in ("s0", "s1", "s3", "s4"))]
     assert commit_together(store, commits) == ["StoreUnavailableError", *["made"] * 4]
@@ -250,6 +247,34 @@ def test_postgres_group_waits_for_who_moves_a_session(
         other.commit()
         thread.join(30)
     assert done == [[True, True, False, True, True]]
+
+
+def test_postgres_group_does_not_wait_for_a_transaction_that_lasts(
+    postgres: PostgresServer, author: Author
+) -> None:
+    """While somebody has a session locked, the others of its group are moved, and later ones."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    quoted = store._connections.sql.quoted
+    commits = {name: author.draft(name, "touch") for name in NAMES}
+    with postgres.connect() as other:
+        other.autocommit = False
+        hold = f"SELECT 1 FROM {quoted}.session WHERE session_id = 's2' FOR UPDATE"
+        other.execute(hold.encode())
+        with store._writer.alone():
+            threads = {name: begin(store.commit, commit) for name, commit in commits.items()}
+            wait_until(lambda: len(store._writer._queue._waiting) == len(NAMES))
+        held = threads.pop("s2")
+        end(*threads.values())
+        store.commit(author.draft("s0", "touch"))
+        assert not held.done()
+        other.commit()
+    end(held)
+    assert [store.tail(name)[0] for name in NAMES] == [4, 3, 3, 3, 3]
+    setting = store._connections.read(
+        lambda link: link.execute("SHOW lock_timeout").fetchall()  # of whichever connection
+    )
+    assert setting == [("0",)]
 
 
 def test_postgres_group_has_its_bounds(author: Author, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,6 @@ class CommitQueue(Generic[Item]):
         write: Writes a group of entries, durably, and answers each; called by one thread at a time.
             What it raises is an interrupt, or a fault of its own.
         unknown: Returns the error of an item of which nobody can say whether it was written.
-        relay: Wakes whoever waits; None: one of its own.
 
     Threads: safe.
     """
@@ -73,11 +72,10 @@ class CommitQueue(Generic[Item]):
         self,
         write: Callable[[Sequence[Entry[Item]]], None],
         unknown: Callable[[Item], BaseException],
-        relay: Relay | None = None,
     ) -> None:
         self._write = write
         self._unknown = unknown
-        self._relay = relay or Relay()
+        self._relay = Relay()
         self._mutex = threading.Lock()
         self._room = threading.Condition(self._mutex)
         self._waiting: deque[Entry[Item]] = deque()

@@ -66,8 +66,8 @@ class PackedDumper(Dumper):
         return obj
 
 
-def asked_with(link: Connection, query: bytes, arrays: Iterable[Packed]) -> list[Any]:
-    """Execute a statement that takes arrays; returns its rows."""
+def asked_with(link: Connection, query: bytes, told: Iterable[Any]) -> list[Any]:
+    """Execute a statement that is told arrays, among others; returns its rows."""
     cursor: psycopg.Cursor[Any] = link.cursor(binary=True)
     cursor.adapters.register_dumper(Packed, PackedDumper)
-    return cursor.execute(query, tuple(arrays)).fetchall()
+    return cursor.execute(query, tuple(told)).fetchall()

@@ -28,24 +28,25 @@ from ..serialization import dumps
 from ..state import SessionState
 from .postgres_arrays import Value, instant, integer
 from .postgres_links import Connection
-from .postgres_sql import LIVES, Sql
+from .postgres_sql import LIVES, PATIENCE, PATIENT, Sql
 from .postgres_tokens import TAKEN, Token
 from .records import OWNING, Commit, StoredStep, Work, carried_over, ended_at
 
 _CREATE: Final = (
-    "WITH moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"  # noqa: S608
+    "moved AS (INSERT INTO {s}.session AS session (status, deadline_at, ended_at, state,"  # noqa: S608
     " digest, recovery, lifecycle, session_id, revision, owner_id, token)"
     " SELECT %s::text, %s::timestamptz, %s::timestamptz, %s::bytea, %s::text, %s::text, %s::text,"
     " %s::text, %s::bigint, {owner} WHERE COALESCE((SELECT revision FROM {s}.session_event"
     " WHERE session_id = %s::text ORDER BY revision DESC LIMIT 1), 0) = %s::bigint AND "
-    + LIVES
-    + " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id, taken_at)"
+    f"{LIVES} AND {PATIENT}"
+    " ON CONFLICT (session_id) DO NOTHING RETURNING session_id, token, owner_id, taken_at)"
 )
 _MOVE: Final = (
-    "WITH moved AS (UPDATE {s}.session SET status = %s::text, deadline_at = %s::timestamptz,"
+    "moved AS (UPDATE {s}.session SET status = %s::text, deadline_at = %s::timestamptz,"  # noqa: S608 - constants
     " ended_at = %s::timestamptz, state = %s::bytea, digest = %s::text, recovery = %s::text,"
     " revision = revision + 1{owner}"
     " WHERE session_id = %s::text AND revision = %s::bigint AND {when}"
+    f" AND {PATIENT}"
     " RETURNING session_id, token, owner_id, taken_at)"
 )
 _FIRST: Final = LIVES
@@ -128,7 +129,7 @@ class GoneError(Exception):
 @lru_cache(maxsize=256)
 def _step_text(verb: str, owner: str, when: str, work: str) -> str:
     head = verb.replace("{owner}", owner).replace("{when}", when)
-    return f"{head}{_APPEND}{work}{_TELL}"
+    return f"WITH {PATIENCE}, {head}{_APPEND}{work}{_TELL}"
 
 
 class PreparedCommit:
@@ -202,15 +203,17 @@ class PreparedCommit:
         else:
             self._statements = self._made()
 
-    @property
-    def statements(self) -> list[Statement]:
-        """What is sent, where it is sent by itself: a statement for each step, in order.
+    def statements(self, patience: str | None = None) -> list[Statement]:
+        """Return what is sent, where it is sent by itself: a statement for each step, in order.
 
         Each returns a `Row` if it did anything. Errors as `encode`.
+
+        Args:
+            patience: How many milliseconds it waits for a lock; None: as the role does.
         """
         if self._statements is None:
             self._statements = self._made()
-        return self._statements
+        return [(text, [patience, *told]) for text, told in self._statements]
 
     def _made(self) -> list[Statement]:
         last = len(self.commit.steps) - 1
@@ -362,7 +365,7 @@ class PreparedCommit:
         """
         if self.before is not None:
             self.before(link)
-        for statement in self.statements:
+        for statement in self.statements():
             row: tuple[Any, ...] | None = link.execute(*statement).fetchone()
             if row is None:
                 raise self.reason(link) or GoneError

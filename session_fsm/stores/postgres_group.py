@@ -2,7 +2,7 @@
 
 A commit that only moves its session, by one step, is a row of what such a statement is given. Each
 row has the conditions that a statement of its own would have, and those that don't hold leave out
-that row alone.
+that row alone. It waits for nobody long: a session may be locked by a transaction that lasts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from .postgres_arrays import asked_with, packed
 from .postgres_commit import MOVE_COLUMNS, PreparedCommit, Row
 from .postgres_links import Connection
+from .postgres_sql import BRIEF, PATIENCE, PATIENT
 from .postgres_tokens import TAKEN
 
 _GIVEN: Final = ", ".join(f"%s::{kind}[]" for _, kind in MOVE_COLUMNS)
@@ -28,15 +29,15 @@ APPENDED: Final = (
     " SELECT session_id, expected + 1, at, body, digest, operation_id FROM moved)"
 )
 MOVE: Final = (
-    "WITH given AS MATERIALIZED"  # noqa: S608 - constants
-    f" (SELECT * FROM unnest({_GIVEN}) WITH ORDINALITY AS given ({_NAMES}, place)),"
+    f"WITH {PATIENCE}, given AS MATERIALIZED (SELECT given.* FROM"  # noqa: S608 - constants
+    f" unnest({_GIVEN}) WITH ORDINALITY AS given ({_NAMES}, place)),"
     " living AS MATERIALIZED (SELECT owner_id FROM {s}.owner"
     " WHERE owner_id IN (SELECT owner_id FROM given) AND expires_at > clock_timestamp()),"
     " moved AS (UPDATE {s}.session AS session SET status = given.status,"
     " deadline_at = given.deadline_at, ended_at = given.ended_at, state = given.state,"
     " digest = given.digest, recovery = given.recovery, revision = session.revision + 1"
     " FROM given WHERE session.session_id = given.session_id"
-    f" AND session.revision = given.expected AND {FENCED[0]} AND {FENCED[1]}"
+    f" AND session.revision = given.expected AND {FENCED[0]} AND {FENCED[1]} AND {PATIENT}"
     " RETURNING place, session.session_id, expected, at, body, given.digest, operation_id,"
     " session.token AS found, session.owner_id AS holder, taken_at)"
     f"{APPENDED} SELECT place, found, holder, {TAKEN} FROM moved"
@@ -53,6 +54,6 @@ def move_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[R
     columns = zip(*(change.moved for change in changes), strict=True)
     arrays = [packed(kind, values) for (_, kind), values in zip(MOVE_COLUMNS, columns, strict=True)]
     rows: list[Row | None] = [None] * len(changes)
-    for place, *row in asked_with(link, changes[0].sql(MOVE), arrays):
+    for place, *row in asked_with(link, changes[0].sql(MOVE), [BRIEF, *arrays]):
         rows[place - 1] = tuple(row)
     return rows

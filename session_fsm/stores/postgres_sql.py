@@ -18,6 +18,15 @@ LIVES: Final = (
     "EXISTS (SELECT 1 FROM {s}.owner WHERE owner_id = %s::text AND expires_at > clock_timestamp())"
 )
 """Whether an owner lives; it is told which."""
+PATIENCE: Final = (
+    "patience AS MATERIALIZED (SELECT set_config('lock_timeout',"
+    " COALESCE(%s::text, current_setting('lock_timeout')), true))"
+)
+"""How long a statement waits for what others have locked, in ms; told NULL: as the role does."""
+PATIENT: Final = "EXISTS (SELECT 1 FROM patience)"
+"""Makes it so, before a statement touches anything."""
+BRIEF: Final = "100"
+"""For those who write for others: a transaction that lasts is waited for by whom it concerns."""
 HOLD: Final = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
 """Keeps others from moving or taking over a session until the transaction ends."""
 TAIL: Final = (

@@ -1,10 +1,13 @@
 """How commits get to a PostgreSQL server: together, in one round trip, and each with an answer.
 
-There are a few queues, each for a part of the sessions. Whoever finds nobody writing from its own
-writes at once; who comes meanwhile is written together with others, in one transaction that goes to
-the server as one pipeline. If anything is wrong with that, each of its commits is made again by the
-thread that it belongs to, alone: one that the server refuses does no harm to the others, and one
-whose answer was lost asks what became of it.
+Whoever finds nobody writing writes at once; who comes meanwhile is written together with others:
+those that only move a session in one statement, the rest in one transaction, as one pipeline. If
+anything is wrong with that, each of its commits is made again by the thread that it belongs to,
+alone: one that the server refuses, or that waits for somebody else, does no harm to the others, and
+one whose answer was lost asks what became of it.
+
+There is one group at a time. Others could be under way to the server meanwhile; but they would be
+smaller, and each costs both sides something of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from copy import copy
 from itertools import accumulate, takewhile
 from typing import Final
@@ -27,11 +30,8 @@ from .postgres_faults import ConnectError, is_lost, may_go_again, told
 from .postgres_group import move_together
 from .postgres_links import Connection
 from .postgres_retrying import undo
-from .relay import Relay
+from .postgres_sql import BRIEF
 
-GROUPS: Final = 2
-"""Most groups at once: while the server makes one durable, the next ones are under way to it, and
-it makes those that come together durable together."""
 MAX_BYTES: Final = 16 * 2**20
 """Most bytes of states and events in one statement, unless one move alone has more."""
 MAX_OPEN: Final = 10_000
@@ -56,23 +56,14 @@ class Writer:
     Args:
         connections: The connections of the store.
         noted: Called with each commit that was made.
-        groups: Most groups of commits that are written at once, each through a connection.
 
     Threads: safe.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        noted: Callable[[PreparedCommit], None],
-        groups: int = GROUPS,
-    ) -> None:
+    def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
         self._connections = connections
         self._noted = noted
-        relay = Relay()  # one thread runs at a time, of whichever queue it is
-        self._queues: list[CommitQueue[PreparedCommit]] = [
-            CommitQueue(self._write, self._unknown, relay) for _ in range(groups)
-        ]
+        self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
         self._open: OrderedDict[str, int] = OrderedDict()
         self._open_lock = threading.Lock()
 
@@ -94,22 +85,14 @@ class Writer:
             self._make_alone(change, may_have_landed=False)
         else:
             try:
-                self._queue_of(change).submit(change)
+                self._queue.submit(change)
             except _AloneError as alone:
                 self._make_alone(change, may_have_landed=alone.may_have_landed)
         self._noted(change)
 
-    def _queue_of(self, change: PreparedCommit) -> CommitQueue[PreparedCommit]:
-        # The commits of one session stay in the order of their arrival.
-        return self._queues[hash(change.commit.session_id) % len(self._queues)]
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Keep every other thread from committing inside."""
-        with ExitStack() as held:
-            for queue in self._queues:  # in one order: nobody waits for who waits for them
-                held.enter_context(queue.alone())
-            yield
+        return self._queue.alone()
 
     def is_open(self, operation_id: str, revision: int) -> bool:
         """Tell whether an operation that was never answered might still arrive at the server.
@@ -280,15 +263,18 @@ def _outcome(link: Connection, change: PreparedCommit, row: Row | None) -> Excep
     return None
 
 
-def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[Row | None]:
+def _sent_together(
+    link: Connection, changes: Sequence[PreparedCommit], patience: str | None = BRIEF
+) -> list[Row | None]:
     """Send commits in one round trip; returns what the last statement of each returned."""
     if len(changes) == 1 and changes[0].is_one_statement:
-        return [link.execute(*changes[0].statements[0]).fetchone()]
+        return [link.execute(*changes[0].statements(patience)[0]).fetchone()]
     try:
         with link.pipeline():
             link.execute("BEGIN", prepare=False)
             cursors = [
-                [link.execute(*statement) for statement in change.statements] for change in changes
+                [link.execute(*statement) for statement in change.statements(patience)]
+                for change in changes
             ]
             ended = link.execute("COMMIT", prepare=False)
         if ended.statusmessage != "COMMIT":
@@ -302,7 +288,7 @@ def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[
 def _made(link: Connection, change: PreparedCommit) -> bool:
     """Make a commit alone; returns whether it was, if nothing has refused it by name."""
     if change.before is None:
-        [row] = _sent_together(link, [change])
+        [row] = _sent_together(link, [change], None)
         if row is not None:
             change.note(row)
         return row is not None
