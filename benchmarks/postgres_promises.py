@@ -59,6 +59,7 @@ def _rules_with(before: str, after: str) -> str:
 _COUNTED: Final = """
         INSERT INTO "session_fsm".session_count (lifecycle, status, sessions)
         VALUES (OLD.lifecycle, OLD.status, -1), (NEW.lifecycle, NEW.status, 1);"""
+# Ids, tokens and revisions are still looked at: the same function counts what moves.
 RULES: Final = Promise(
     name="legal moves and final statuses, held by the database",
     statements=(_rules_with("IF EXISTS (", "IF true OR EXISTS ("),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from managing import begin, end, wait_until
 from postgres_server import PostgresServer
+from psycopg_pool import ConnectionPool
 
 from session_fsm import FencedError, RevisionConflictError, SessionFsmError, SessionNotFoundError
 from session_fsm.errors import StateInvalidError
@@ -21,6 +23,7 @@ from session_fsm.stores.commit_queue import Entry
 from session_fsm.stores.postgres_arrays import asked_with, instant, integer, packed
 from session_fsm.stores.postgres_commit import PreparedCommit
 from session_fsm.stores.postgres_group import move_together
+from session_fsm.stores.postgres_sql import Sql
 from session_fsm.stores.postgres_tokens import Token
 from session_fsm.stores.records import Commit, StoredStep, Work
 from session_fsm.testing.authors import Author, Move, everything
@@ -186,24 +189,33 @@ def test_postgres_group_has_no_part_in_what_one_can_not_write(author: Author) ->
     assert [store.tail(name)[0] for name in NAMES] == [3, 2, 2, 2, 3]
 
 
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+def outcome(store: PostgresStore, commit: Commit) -> str:
+    """Make a commit; returns what came of it."""
+    try:
+        store.commit(commit)
+    except SessionFsmError as fault:
+        return type(fault).__name__
+    return "made"
+
+
+PROMPT_SECONDS = 10
+"""Longer than anything takes that waits for nobody; a statement may wait for thrice as long."""
+
+
+def promptly(store: PostgresStore, commit: Commit) -> None:
+    """Make a commit, which may not take long."""
+    begin(store.commit, commit).result(PROMPT_SECONDS)
+
+
 def commit_together(store: PostgresStore, commits: Sequence[Commit]) -> list[str]:
     """Commit from threads, all of which come while somebody else writes; returns the outcomes."""
-    outcomes = ["made"] * len(commits)
-
-    def call(number: int) -> Callable[[], None]:
-        def commit() -> None:
-            try:
-                store.commit(commits[number])
-            except SessionFsmError as fault:
-                outcomes[number] = type(fault).__name__
-
-        return commit
-
     with store._writer.alone():
-        threads = [begin(call(number)) for number in range(len(commits))]
+        threads = [begin(outcome, store, commit) for commit in commits]
         wait_until(lambda: len(store._writer._queue._waiting) == len(commits))
-    end(*threads)
-    return outcomes
+    return [str(thread.result(60)) for thread in threads]
 
 
 def test_postgres_group_that_is_refused_is_made_one_by_one(
@@ -242,8 +254,7 @@ def test_postgres_group_waits_for_who_moves_a_session(
         )
         thread = threading.Thread(target=lambda: done.append(sent(store, *changes)))
         thread.start()
-        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-        wait_until(lambda: postgres.execute(waits) != [(0,)])
+        wait_until(lambda: postgres.execute(WAITS) != [(0,)])
         other.commit()
         thread.join(30)
     assert done == [[True, True, False, True, True]]
@@ -265,8 +276,9 @@ def test_postgres_group_does_not_wait_for_a_transaction_that_lasts(
             threads = {name: begin(store.commit, commit) for name, commit in commits.items()}
             wait_until(lambda: len(store._writer._queue._waiting) == len(NAMES))
         held = threads.pop("s2")
-        end(*threads.values())
-        store.commit(author.draft("s0", "touch"))
+        for thread in threads.values():
+            thread.result(PROMPT_SECONDS)
+        promptly(store, author.draft("s0", "touch"))
         assert not held.done()
         other.commit()
     end(held)
@@ -275,6 +287,138 @@ def test_postgres_group_does_not_wait_for_a_transaction_that_lasts(
         lambda link: link.execute("SHOW lock_timeout").fetchall()  # of whichever connection
     )
     assert setting == [("0",)]
+
+
+KINDS: dict[str, Callable[[Author], Commit]] = {
+    "a move": lambda author: author.draft("s2", "touch"),
+    "several moves": lambda author: author.draft("s2", "touch", "go_idle"),
+    "a claim": lambda author: author.draft("s2", "touch", claims=[Work("task", "t")]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_postgres_commit_that_leads_alone_holds_nobody_up(
+    postgres: PostgresServer, author: Author, kind: str
+) -> None:
+    """Whoever finds nobody writing, and then a locked session, does not keep others waiting."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    commit, other_commit = KINDS[kind](author), author.draft("s0", "touch")
+    with postgres.connect() as other:
+        other.autocommit = False
+        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
+        other.execute(f"{hold} FOR UPDATE".encode())
+        held = begin(store.commit, commit)
+        wait_until(lambda: postgres.execute(WAITS) != [(0,)])
+        promptly(store, other_commit)
+        assert not held.done()
+        other.commit()
+    end(held)
+    assert store.tail("s2")[0] == 2 + len(commit.steps)
+
+
+def test_postgres_creation_that_leads_alone_holds_nobody_up(
+    postgres: PostgresServer, author: Author
+) -> None:
+    """Nor does whoever creates a session while somebody else is creating it."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    quoted = store._connections.sql.quoted
+    commit, other_commit = author.draft("new", "activate"), author.draft("s0", "touch")
+    columns = "lifecycle, revision, status, state, digest, recovery"
+    with postgres.connect() as other:
+        other.autocommit = False
+        other.execute(
+            f"INSERT INTO {quoted}.session (session_id, {columns})"
+            f" SELECT 'new', lifecycle, 1, 'initializing', state, digest, recovery"
+            f" FROM {quoted}.session WHERE session_id = 's1'".encode()
+        )
+        held = begin(store.commit, commit)
+        wait_until(lambda: postgres.execute(WAITS) != [(0,)])
+        promptly(store, other_commit)
+        assert not held.done()
+        other.rollback()
+    end(held)
+    assert store.tail("new")[0] == 2
+
+
+def test_postgres_commits_that_wait_leave_connections_to_others(
+    postgres: PostgresServer, author: Author
+) -> None:
+    """However many wait for a locked session, there is a connection for whoever reads."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    number = store._connections.source._limit + 4  # type: ignore[attr-defined]
+    drafts = [author.draft("s2", "touch") for _ in range(number)]
+    with postgres.connect() as other:
+        other.autocommit = False
+        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
+        other.execute(f"{hold} FOR UPDATE".encode())
+        held = [begin(outcome, store, draft) for draft in drafts]
+        wait_until(lambda: postgres.execute(WAITS) != [(0,)])
+        for _ in range(20):
+            assert begin(store.load, "s0").result(PROMPT_SECONDS) is not None
+        assert not any(each.done() for each in held)
+        other.commit()
+    assert sorted(each.result(60) for each in held) == [
+        *["RevisionConflictError"] * (number - 1), "made",
+    ]  # fmt: skip
+
+
+def test_postgres_commit_waits_for_a_lock_as_long_as_a_statement_may(
+    postgres: PostgresServer, postgres_url: str, author: Author
+) -> None:
+    """Even where nothing else is tried again, it is asked for again and again until it is had."""
+    with (
+        closing(PostgresStore(postgres_url, retry_seconds=0)) as store,
+        postgres.connect() as other,
+    ):
+        other.autocommit = False
+        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
+        other.execute(f"{hold} FOR UPDATE".encode())
+        held = begin(store.commit, Author(store, "mine").draft("s2", "touch"))
+        for _ in range(3):
+            wait_until(lambda: postgres.execute(WAITS) != [(0,)])
+            wait_until(lambda: postgres.execute(WAITS) == [(0,)])
+        assert not held.done()
+        other.commit()
+        end(held)
+        assert store.tail("s2")[0] == 3
+
+
+def test_postgres_group_answers_those_that_were_made_whatever_comes_after(
+    author: Author, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it can't be told why one was not made, the others were made all the same."""
+    store = author.store
+    assert isinstance(store, PostgresStore)
+    late = author.draft("s0", "touch")
+    author.write("s0", "touch")
+
+    def reason(self: PreparedCommit, link: Any) -> None:
+        link.execute("SET LOCAL statement_timeout = 1; SELECT pg_sleep(10)")
+
+    monkeypatch.setattr(PreparedCommit, "reason", reason)
+    drafts = (late, *(author.draft(name, "touch") for name in NAMES[1:]))
+    assert written(store, *drafts) == ["_AloneError", *["made"] * 4]
+
+
+def test_postgres_group_speaks_the_encoding_of_a_pool(
+    postgres: PostgresServer, postgres_url: str, author: Author
+) -> None:
+    """Connections of somebody's pool that talk in another encoding move the same sessions."""
+    for name in ("é", "Ã©"):
+        author.write(name, "activate")
+    schema = Sql(postgres_url.rpartition("=")[2]).schema
+    options = {"client_encoding": "LATIN1"}
+    with (
+        ConnectionPool(postgres.url(), max_size=8, kwargs=options) as pool,
+        closing(PostgresStore(pool=pool, schema=schema)) as store,
+    ):
+        mine = Author(store, "mine")
+        assert written(store, mine.draft("é", "touch"), mine.draft("s0", "touch")) == ["made"] * 2
+        assert [store.tail(name)[0] for name in ("é", "Ã©", "s0")] == [3, 2, 3]
+        assert store.check() == ()
 
 
 def test_postgres_group_has_its_bounds(author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,15 +431,18 @@ def test_postgres_group_has_its_bounds(author: Author, monkeypatch: pytest.Monke
         each.encode()
     size = max(each.size for each in sizes)
     groups: list[int] = []
+    order: list[str] = []
 
     def move(link: Any, changes: Sequence[PreparedCommit]) -> Any:
         groups.append(len(changes))
+        order.extend(change.commit.session_id for change in changes)
         return move_together(link, changes)
 
     monkeypatch.setattr(postgres_writer, "move_together", move)
     monkeypatch.setattr(postgres_writer, "MAX_BYTES", 2 * size)
-    assert written(store, *drafts) == ["made"] * 5
+    assert written(store, *reversed(drafts)) == ["made"] * 5
     assert groups == [2, 2, 1]
+    assert order == list(NAMES)  # so that two groups of one fleet wait in one order
     monkeypatch.setattr(postgres_writer, "MAX_BYTES", 1)
     assert written(store, *(author.draft(name, "touch") for name in NAMES[:3])) == ["made"] * 3
     assert groups[3:] == [1, 1, 1]

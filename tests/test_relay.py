@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from managing import begin, end
+
 from session_fsm.stores.relay import SLOW_SECONDS, Relay, Runner
 
 
@@ -89,3 +91,17 @@ def test_relay_passes_over_those_who_have_left() -> None:
     relay.woke(runners[3])
     relay.wake_all(runners[0], runners[3], runners[4])
     assert awake(runners) == [True] * 5
+
+
+def test_relay_is_hurried_by_those_who_wait() -> None:
+    """If one does not wake, those behind it find out, and do not wait for it."""
+    time = Time()
+    relay, runners = Relay(time), waiting(3)
+    relay.wake(*runners)
+    relay.hurry()
+    assert awake(runners) == [True, False, False]
+    time.now += SLOW_SECONDS * 2
+    threads = [begin(relay.wait, runner) for runner in runners[1:]]
+    end(*threads)
+    assert not relay.is_running
+    relay.hurry()

@@ -2,10 +2,10 @@
 
 A caller that finds nobody writing writes at once, on its own thread. Callers that come meanwhile
 wait in a queue; when the write is done, the first of them leads: it takes whoever waits by then,
-and writes for all in one transaction. Each has its answer when its own change is durable.
+and writes for all of them. Each has its answer when its own change is durable.
 
-Those who were answered are woken one after another, and the next one to lead after them: they may
-come again at once, and are waited for. Nobody else is.
+Those who were answered are woken one after another, and the next one to lead behind them, so that
+those of them who come again at once are in its group.
 
 Nobody overtakes: the queue is in the order of arrival, and whoever needs the writer for itself, for
 a batch, waits its turn in the same queue. An interrupt (a signal raises `KeyboardInterrupt` between
@@ -137,8 +137,7 @@ class CommitQueue(Generic[Item]):
                     return
                 # Those who are woken now may come again: together with them.
                 self._relay.wake(entry)
-            entry.turn.acquire()
-            self._relay.woke(entry)
+            self._relay.wait(entry)
         except BaseException:
             with self._mutex:
                 # If it is not there, it leads, or is being written: then it is too late.

@@ -203,17 +203,17 @@ class PreparedCommit:
         else:
             self._statements = self._made()
 
-    def statements(self, patience: str | None = None) -> list[Statement]:
+    def statements(self, lock_timeout: str | None = None) -> list[Statement]:
         """Return what is sent, where it is sent by itself: a statement for each step, in order.
 
         Each returns a `Row` if it did anything. Errors as `encode`.
 
         Args:
-            patience: How many milliseconds it waits for a lock; None: as the role does.
+            lock_timeout: How many milliseconds it waits for a lock; None: as the role does.
         """
         if self._statements is None:
             self._statements = self._made()
-        return [(text, [patience, *told]) for text, told in self._statements]
+        return [(text, [lock_timeout, *told]) for text, told in self._statements]
 
     def _made(self) -> list[Statement]:
         last = len(self.commit.steps) - 1

@@ -116,6 +116,11 @@ class Connections:
         """Return what tells how long to try again, from now on."""
         return Patience(self.retry_seconds, self._closing)
 
+    def lock_patience(self) -> Patience:
+        """Return what tells how long to wait for what others have locked: as a statement would."""
+        seconds = self.statement_timeout_seconds
+        return Patience(STATEMENT_TIMEOUT_SECONDS if seconds is None else seconds, self._closing)
+
     @property
     def is_inherited(self) -> bool:
         """Whether they are a fork's copy of its parent's."""

@@ -17,7 +17,8 @@ from .postgres_url import Target
 _LOST_STATES: Final = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"}
 """The server shuts down, has crashed, starts, or has ended the connection."""
 _LOST_CLASS: Final = "08"
-_AGAIN: Final = {"40001", "40P01", "55P03"}
+_LOCKED: Final = "55P03"
+_AGAIN: Final = {"40001", "40P01", _LOCKED}
 """Transactions that ran into each other: a serialization failure, a deadlock, a lock not had."""
 _OPEN: Final = {"40003"}
 """The server itself does not know whether the statement was completed."""
@@ -49,6 +50,11 @@ def is_lost(fault: psycopg.Error, connection: psycopg.Connection[object] | None)
 def may_go_again(fault: psycopg.Error) -> bool:
     """Tell whether a transaction was undone only because of others, and may be done again."""
     return fault.sqlstate in _AGAIN
+
+
+def is_locked(fault: Exception) -> bool:
+    """Tell whether somebody else had locked something for longer than was to be waited for."""
+    return isinstance(fault, psycopg.Error) and fault.sqlstate == _LOCKED
 
 
 def has_no_right(fault: BaseException | None) -> bool:

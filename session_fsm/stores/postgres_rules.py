@@ -1,7 +1,7 @@
 """The rules that a PostgreSQL database enforces on whoever writes, as triggers.
 
-The legal moves of each lifecycle stand in a table, filled from the lifecycle; a trigger compares
-every write with it. No status word stands in any statement here.
+The legal moves of each lifecycle stand in a table, filled from the lifecycle, none of them out of a
+final status; a trigger compares every write with it. No status word stands in any statement here.
 
 Each table has one function for the rows that are to be written, and each function asks as little
 as it can: all of them run inside of every commit. A move that is legal is counted by whatever found

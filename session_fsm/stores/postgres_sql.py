@@ -24,9 +24,9 @@ PATIENCE: Final = (
 )
 """How long a statement waits for what others have locked, in ms; told NULL: as the role does."""
 PATIENT: Final = "EXISTS (SELECT 1 FROM patience)"
-"""Makes it so, before a statement touches anything."""
+"""Makes it so, before a statement locks any row; what locks whole tables is waited for before."""
 BRIEF: Final = "100"
-"""For those who write for others: a transaction that lasts is waited for by whom it concerns."""
+"""Of whoever has a connection, or writes for others: what lasts is waited for without."""
 HOLD: Final = "SELECT 1 FROM {s}.session WHERE session_id = %s::text FOR UPDATE"
 """Keeps others from moving or taking over a session until the transaction ends."""
 TAIL: Final = (

@@ -10,7 +10,7 @@ from ..clock import random_id
 from .postgres_doubts import NOTES, WORK, TakenOver, by_session
 from .postgres_links import Connection
 from .postgres_sql import HOLD, Sql
-from .postgres_tokens import Token
+from .postgres_tokens import TAKEN, Token
 from .records import LATELY_SECONDS, OWNING, Abandoned, Taken, Work
 
 # From owner to owner through the index: there are few of them, whatever they have to do.
@@ -62,14 +62,13 @@ _MOVE: Final = (
 # Only what makes an owner changes hands with a new token, and is counted: a task may be one of a
 # session that another node, which lives, runs.
 _TAKE: Final = (
-    "UPDATE {s}.session SET owner_id = %(taker)s::text, token = session.token + 1,"
+    "UPDATE {s}.session SET owner_id = %(taker)s::text, token = session.token + 1,"  # noqa: S608
     " attempts = CASE WHEN session.taken_at > clock_timestamp() - %(counted)s::interval"
     " THEN session.attempts + 1 ELSE 1 END, taken_at = clock_timestamp()"
-    " FROM (SELECT session_id, taken_at FROM {s}.session"
+    " FROM (SELECT session_id AS id, taken_at AS taken_before FROM {s}.session"
     " WHERE session_id = ANY(%(owned)s::text[])) AS before"
-    " WHERE session.session_id = before.session_id RETURNING session.session_id, session.token,"
-    " extract(epoch FROM session.taken_at)::float8, session.attempts,"
-    " before.taken_at AT TIME ZONE 'UTC'"
+    f" WHERE session_id = id RETURNING session_id, session.token, {TAKEN}, session.attempts,"
+    " taken_before AT TIME ZONE 'UTC'"
 )
 # Of the transaction itself, so that nothing that anybody did since can be taken for it.
 _NOTE: Final = "INSERT INTO {s}.mark (name, body) VALUES (%s::text, %s::bytea)"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-TAKEN: Final = "extract(epoch FROM taken_at)::float8"
+TAKEN: Final = "(extract(epoch FROM taken_at) * 1000000)::bigint"
 """When a session was taken over last, as a token has it."""
 
 
@@ -22,11 +22,12 @@ class Token(NamedTuple):
 
     Attributes:
         number: Grows with each change of hands.
-        taken: When the session was taken over last, as of when this was given; None: never.
+        taken: When the session was taken over last, in microseconds; None: never, as of when this
+            was given.
     """
 
     number: int
-    taken: float | None = None
+    taken: int | None = None
 
     def is_given_up(self, owner_id: str, found: Token, found_owner: str | None) -> bool:
         """Tell whether the session has other hands, and was not taken from who states this.

@@ -26,7 +26,7 @@ from ..errors import SessionFsmError, StoreUnavailableError
 from .commit_queue import CommitQueue, Entry
 from .postgres_commit import GoneError, PreparedCommit, Row
 from .postgres_connection import Connections
-from .postgres_faults import ConnectError, is_lost, may_go_again, told
+from .postgres_faults import ConnectError, is_locked, is_lost, may_go_again, told
 from .postgres_group import move_together
 from .postgres_links import Connection
 from .postgres_retrying import undo
@@ -115,11 +115,16 @@ class Writer:
         link: Connection | None = None
         try:
             with self._connections.link() as link:
-                for part, send in _parts(ready):
-                    changes = [change for _, change in part]
-                    rows = send(link, changes)
-                    for (entry, change), row in zip(part, rows, strict=True):
-                        entry.answer(_outcome(link, change, row))
+                for part, send in _parts(ready, link):
+                    rows = send(link, [change for _, change in part])
+                    # First those that were made: whatever goes wrong behind, they are answered.
+                    others = [
+                        (entry, change)
+                        for (entry, change), row in zip(part, rows, strict=True)
+                        if not _is_made(entry, change, row)
+                    ]
+                    for entry, change in others:
+                        entry.answer(change.reason(link) or _AloneError(may_have_landed=False))
         except (psycopg.Error, UnicodeError) as fault:
             # Without a connection nothing was sent.
             lost = link is not None and isinstance(fault, psycopg.Error) and is_lost(fault, link)
@@ -149,6 +154,7 @@ class Writer:
     def _make_alone(self, change: PreparedCommit, *, may_have_landed: bool) -> None:
         """Make a commit until there is a definite answer, or no time left."""
         connections, patience = self._connections, self._connections.patience()
+        locked = connections.lock_patience()
         while True:
             link: Connection | None = None
             try:
@@ -191,7 +197,8 @@ class Writer:
                 if may_have_landed and closed.operation_id is None:
                     raise self._never_answered(change, closed.problem) from closed
                 raise
-            if not patience.pause():
+            # Whoever is in the way is waited for without a connection, which others need.
+            if not (locked if is_locked(fault) else patience).pause():
                 words = _words(connections, fault)
                 if may_have_landed:
                     raise self._never_answered(change, words) from fault
@@ -227,25 +234,29 @@ def _is_ready(entry: Entry[PreparedCommit]) -> bool:
         entry.item.encode()
     except UnicodeError:
         entry.answer(_AloneError(may_have_landed=False))
-    except SessionFsmError as fault:
+    except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
         entry.answer(fault)
     return entry.pending
 
 
-def _parts(entries: Sequence[Entry[PreparedCommit]]) -> Iterator[tuple[list[Sent], Send]]:
-    """Yield what goes to the server in one transaction, and how."""
+def _parts(
+    entries: Sequence[Entry[PreparedCommit]], link: Connection
+) -> Iterator[tuple[list[Sent], Send]]:
+    """Yield parts, each of which goes to the server in a transaction of its own, and how."""
     sent = [(entry, entry.item) for entry in entries if entry.item is not None]
     if len(sent) == 1:
         yield sent, _sent_together
         return
     # In one order, so that groups of other processes wait for this one, and not each for the other.
     sent.sort(key=lambda each: each[1].commit.session_id)
-    moves = [each for each in sent if each[1].only_moves]
+    # What is encoded here is UTF-8; a pool of somebody else's may talk otherwise with the server.
+    can_encode = link.info.encoding == "utf-8"
+    moves = [each for each in sent if each[1].only_moves and can_encode]
     while moves:
         some = moves[: _within(change.size for _, change in moves)]
         yield some, move_together
         del moves[: len(some)]
-    if others := [each for each in sent if not each[1].only_moves]:
+    if others := [each for each in sent if not (each[1].only_moves and can_encode)]:
         yield others, _sent_together
 
 
@@ -255,25 +266,23 @@ def _within(sizes: Iterable[int]) -> int:
     return max(1, sum(1 for _ in takewhile(lambda end: end <= MAX_BYTES, ends)))
 
 
-def _outcome(link: Connection, change: PreparedCommit, row: Row | None) -> Exception | None:
-    """Return the answer to a commit; a row came back if it was made."""
-    if row is None:
-        return change.reason(link) or _AloneError(may_have_landed=False)
-    change.note(row)
-    return None
+def _is_made(entry: Entry[PreparedCommit], change: PreparedCommit, row: Row | None) -> bool:
+    """Answer a commit if it was made: a row came back for it then."""
+    if row is not None:
+        change.note(row)
+        entry.answer()
+    return row is not None
 
 
-def _sent_together(
-    link: Connection, changes: Sequence[PreparedCommit], patience: str | None = BRIEF
-) -> list[Row | None]:
+def _sent_together(link: Connection, changes: Sequence[PreparedCommit]) -> list[Row | None]:
     """Send commits in one round trip; returns what the last statement of each returned."""
     if len(changes) == 1 and changes[0].is_one_statement:
-        return [link.execute(*changes[0].statements(patience)[0]).fetchone()]
+        return [link.execute(*changes[0].statements(BRIEF)[0]).fetchone()]
     try:
         with link.pipeline():
             link.execute("BEGIN", prepare=False)
             cursors = [
-                [link.execute(*statement) for statement in change.statements(patience)]
+                [link.execute(*statement) for statement in change.statements(BRIEF)]
                 for change in changes
             ]
             ended = link.execute("COMMIT", prepare=False)
@@ -288,7 +297,7 @@ def _sent_together(
 def _made(link: Connection, change: PreparedCommit) -> bool:
     """Make a commit alone; returns whether it was, if nothing has refused it by name."""
     if change.before is None:
-        [row] = _sent_together(link, [change], None)
+        [row] = _sent_together(link, [change])
         if row is not None:
             change.note(row)
         return row is not None

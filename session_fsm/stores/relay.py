@@ -5,7 +5,8 @@ that it has to wait again, on another processor perhaps, and is woken once more.
 and the first thing that it does is to have the next one woken.
 
 Where something else keeps the interpreter busy, each of them waits for its turn there, and one
-after another would take long: as soon as one was slow to wake, all are woken.
+after another would take long: as soon as one was slow to wake, all are woken. One may not wake at
+all for now, as a signal is handled on its thread: those who wait find out by themselves.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Final
 
 SLOW_SECONDS: Final = 0.004
 """Whoever needs longer to wake has others to compete with."""
+LOOK_SECONDS: Final = 0.05
+"""So often those who wait look whether whoever is to wake them does so at all."""
 
 
 class Runner:
@@ -66,22 +69,38 @@ class Relay:
     def wake(self, *runners: Runner) -> None:
         """Let threads go on, in order, behind those that are to be woken already.
 
-        Each calls `woke` as soon as it is awake, or `wake_all` if it leaves before.
+        Each is to `wait`, or to say that it has left by `wake_all`.
         """
         with self._lock:
             self._waiting.extend(runners)
             if self._awaited is None:
                 self._wake_next()
 
+    def wait(self, runner: Runner) -> None:
+        """Wait until a thread, which is this one, may go on; then have the next one woken."""
+        while not runner.turn.acquire(timeout=LOOK_SECONDS):
+            self.hurry()
+        self.woke(runner)
+
     def woke(self, runner: Runner) -> None:
         """Wake the next one, as this one is awake."""
         with self._lock:
             if self._awaited is not runner:
                 return
-            if self._seconds() - self._since > SLOW_SECONDS:
+            if self._is_slow:
                 self._wake_rest()
             else:
                 self._wake_next()
+
+    def hurry(self) -> None:
+        """Wake all, if the one that is to wake has not for long."""
+        with self._lock:
+            if self._awaited is not None and self._is_slow:
+                self._wake_rest()
+
+    @property
+    def _is_slow(self) -> bool:
+        return self._seconds() - self._since > SLOW_SECONDS
 
     def wake_all(self, left: Runner, *runners: Runner) -> None:
         """Let everybody go on at once; whatever an interrupt has left undone is made good by that.
