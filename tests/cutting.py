@@ -148,6 +148,18 @@ class Proxy:
 
         self._arm(on_request, None)
 
+    def swallow_request(self, of: bytes = b"") -> None:
+        """Lose the next request that holds something, and say so to nobody."""
+
+        def on_request(_: _Pair, data: bytes) -> bool:
+            if of not in data:
+                return True
+            self._on_request = None
+            self.happened.set()
+            return False
+
+        self._arm(on_request, None)
+
     def deliver(self) -> None:
         """Pass on what was held."""
         for server, data in self._late:

@@ -167,6 +167,62 @@ def test_queue_waits_for_those_who_are_woken() -> None:
     assert not relay.is_running
 
 
+def test_queue_overtakes_who_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several may write, those who wait go on after a while; where one may, they wait."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
+    for patience, overtaken in ((0.02, True), (None, False)):
+        book, slow = Book(), threading.Event()
+
+        def write(entries: Sequence[Entry[str]], book: Book = book, slow: Any = slow) -> None:
+            if entries[0].item == "slow":
+                book.writing.set()
+                await_event(slow)
+            Book.write(book, entries)
+
+        book.queue = CommitQueue(write, UnknownError, patience)
+        first = begin(book.queue.submit, "slow")
+        await_event(book.writing)
+        others = [begin(book.queue.submit, item) for item in "ab"]
+        if overtaken:
+            end(*others)
+            assert not first.done()
+        book.wait_for_queue(0 if overtaken else 2)
+        slow.set()
+        end(first, *others)
+        assert sorted(itertools.chain(*book.groups)) == ["a", "b", "slow"]
+        assert (book.groups[-1] == ["slow"]) is overtaken
+        assert book.is_at_rest
+        book.queue.submit("later")
+
+
+def test_queue_overtakes_nobody_who_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who needs the writer for itself has it until it is done, and overtakes nobody."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
+    book = Book()
+    book.queue = CommitQueue(book.write, UnknownError, 0.02)
+    entered = threading.Event()
+
+    def alone() -> None:
+        with book.queue.alone():
+            entered.set()
+
+    with book.queue.alone():
+        waits = begin(book.queue.submit, "a")
+        wait_until(lambda: len(book.queue._waiting) == 1)
+        assert not book.queue._overtakes(book.queue._waiting[0])
+        book.queue._since -= 1
+        assert not book.queue._overtakes(book.queue._waiting[0])
+        assert book.groups == []
+    end(waits)
+    with book.held_up():
+        waits = begin(alone)
+        wait_until(lambda: len(book.queue._waiting) == 1)
+        book.queue._since -= 1
+        assert not book.queue._overtakes(book.queue._waiting[0])
+        assert not entered.is_set()
+    end(waits)
+
+
 def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No group is longer than it may be; the rest is the next one."""
     monkeypatch.setattr(commit_queue, "MAX_TOGETHER", 3)

@@ -8,8 +8,11 @@ Those who were answered are woken one after another, and the next one to lead be
 those of them who come again at once are in its group.
 
 Nobody overtakes: the queue is in the order of arrival, and whoever needs the writer for itself, for
-a batch, waits its turn in the same queue. An interrupt (a signal raises `KeyboardInterrupt` between
-any two lines of the main thread) loses no turn: whoever leads passes it on in any case.
+a batch, waits its turn in the same queue. Only where several may write, whoever is first leads once
+another one has been writing for long: that one may wait for what never comes.
+
+An interrupt (a signal raises `KeyboardInterrupt` between any two lines of the main thread) loses no
+turn: whoever leads passes it on in any case.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
+from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from .relay import Relay, Runner
@@ -28,6 +33,10 @@ MAX_TOGETHER: Final = 256
 """Most changes that are written in one transaction."""
 MAX_WAITING: Final = 4096
 """Most changes that wait; whoever comes then waits until there is room."""
+
+
+LOOK_SECONDS: Final = 0.25
+"""So often those who wait look whether those whom they wait for go on at all."""
 
 
 class Entry(Runner, Generic[Item]):
@@ -61,9 +70,10 @@ class CommitQueue(Generic[Item]):
     """The turns of whoever writes.
 
     Args:
-        write: Writes a group of entries, durably, and answers each; called by one thread at a time.
-            What it raises is an interrupt, or a fault of its own.
+        write: Writes a group of entries, durably, and answers each; called by one thread at a time,
+            unless one takes too long. What it raises is an interrupt, or a fault of its own.
         unknown: Returns the error of an item of which nobody can say whether it was written.
+        patience_seconds: What is too long; None: nothing is.
 
     Threads: safe.
     """
@@ -72,14 +82,17 @@ class CommitQueue(Generic[Item]):
         self,
         write: Callable[[Sequence[Entry[Item]]], None],
         unknown: Callable[[Item], BaseException],
+        patience_seconds: float | None = None,
     ) -> None:
         self._write = write
         self._unknown = unknown
+        self._patience_seconds = inf if patience_seconds is None else patience_seconds
         self._relay = Relay()
         self._mutex = threading.Lock()
         self._room = threading.Condition(self._mutex)
         self._waiting: deque[Entry[Item]] = deque()
         self._leading: list[Entry[Item]] | None = None
+        self._since = 0.0
 
     def submit(self, item: Item) -> None:
         """Write a change, alone or together with others; durable on return.
@@ -129,7 +142,7 @@ class CommitQueue(Generic[Item]):
                 entry.turn.acquire()
                 leads = self._leading is None
                 if leads:
-                    self._leading = entry.group = [entry]
+                    self._lead(entry)
                 else:
                     self._waiting.append(entry)
             if leads:
@@ -137,13 +150,37 @@ class CommitQueue(Generic[Item]):
                     return
                 # Those who are woken now may come again: together with them.
                 self._relay.wake(entry)
-            self._relay.wait(entry)
+            while not entry.turn.acquire(timeout=LOOK_SECONDS):
+                self._relay.hurry()
+                if self._overtakes(entry):
+                    return
+            self._relay.woke(entry)
         except BaseException:
             with self._mutex:
                 # If it is not there, it leads, or is being written: then it is too late.
                 if entry in self._waiting:
                     self._waiting.remove(entry)
             raise
+
+    def _lead(self, entry: Entry[Item]) -> None:
+        self._since = monotonic()
+        self._leading = entry.group = [entry]
+
+    def _overtakes(self, entry: Entry[Item]) -> bool:
+        """Let an entry lead that is the first who waits, if whoever leads takes too long."""
+        with self._mutex:
+            leading = self._leading
+            if (
+                leading is None
+                or leading[0].item is None
+                or entry.item is None
+                or self._first() is not entry
+                or monotonic() - self._since < self._patience_seconds
+            ):
+                return False
+            self._lead(entry)
+            self._waiting.popleft()
+            return True
 
     def _gather(self, group: list[Entry[Item]]) -> None:
         """Take whoever waits into a group, up to one who needs the writer for itself."""
@@ -207,7 +244,7 @@ class CommitQueue(Generic[Item]):
             if following is None:
                 self._leading = None
             else:
-                self._leading = following.group = [following]
+                self._lead(following)
                 self._waiting.popleft()
             self._room.notify_all()
         return following

@@ -6,8 +6,8 @@ anything is wrong with that, each of its commits is made again by the thread tha
 alone: one that the server refuses, or that waits for somebody else, does no harm to the others, and
 one whose answer was lost asks what became of it.
 
-There is one group at a time. Others could be under way to the server meanwhile; but they would be
-smaller, and each costs both sides something of its own.
+There is one group at a time, as long as none takes long. Others could be under way to the server
+meanwhile; but they would be smaller, and each costs both sides something of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from .postgres_sql import BRIEF
 
 MAX_BYTES: Final = 16 * 2**20
 """Most bytes of states and events in one statement, unless one move alone has more."""
+PATIENCE_SECONDS: Final = 1.0
+"""Who waits goes on after that, through another connection: one may be silent for long."""
 MAX_OPEN: Final = 10_000
 """Most operations that are remembered as never answered."""
 
@@ -63,7 +65,9 @@ class Writer:
     def __init__(self, connections: Connections, noted: Callable[[PreparedCommit], None]) -> None:
         self._connections = connections
         self._noted = noted
-        self._queue: CommitQueue[PreparedCommit] = CommitQueue(self._write, self._unknown)
+        self._queue: CommitQueue[PreparedCommit] = CommitQueue(
+            self._write, self._unknown, PATIENCE_SECONDS
+        )
         self._open: OrderedDict[str, int] = OrderedDict()
         self._open_lock = threading.Lock()
 

@@ -6,7 +6,7 @@ and the first thing that it does is to have the next one woken.
 
 Where something else keeps the interpreter busy, each of them waits for its turn there, and one
 after another would take long: as soon as one was slow to wake, all are woken. One may not wake at
-all for now, as a signal is handled on its thread: those who wait find out by themselves.
+all for now, as a signal is handled on its thread: those who wait are to look, by `hurry`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Final
 
 SLOW_SECONDS: Final = 0.004
 """Whoever needs longer to wake has others to compete with."""
-LOOK_SECONDS: Final = 0.05
-"""So often those who wait look whether whoever is to wake them does so at all."""
 
 
 class Runner:
@@ -69,18 +67,12 @@ class Relay:
     def wake(self, *runners: Runner) -> None:
         """Let threads go on, in order, behind those that are to be woken already.
 
-        Each is to `wait`, or to say that it has left by `wake_all`.
+        Each is to say that it is awake, by `woke`, or that it has left, by `wake_all`.
         """
         with self._lock:
             self._waiting.extend(runners)
             if self._awaited is None:
                 self._wake_next()
-
-    def wait(self, runner: Runner) -> None:
-        """Wait until a thread, which is this one, may go on; then have the next one woken."""
-        while not runner.turn.acquire(timeout=LOOK_SECONDS):
-            self.hurry()
-        self.woke(runner)
 
     def woke(self, runner: Runner) -> None:
         """Wake the next one, as this one is awake."""
