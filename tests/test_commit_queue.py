@@ -196,31 +196,83 @@ def test_queue_overtakes_who_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_queue_overtakes_nobody_who_writes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who needs the writer for itself has it until it is done, and overtakes nobody."""
+    """Who needs the writer for itself has it until it is done; it may overtake a group."""
     monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
     book = Book()
     book.queue = CommitQueue(book.write, UnknownError, 0.02)
-    entered = threading.Event()
 
     def alone() -> None:
         with book.queue.alone():
-            entered.set()
+            pass
 
     with book.queue.alone():
         waits = begin(book.queue.submit, "a")
         wait_until(lambda: len(book.queue._waiting) == 1)
-        assert not book.queue._overtakes(book.queue._waiting[0])
         book.queue._since -= 1
         assert not book.queue._overtakes(book.queue._waiting[0])
         assert book.groups == []
     end(waits)
     with book.held_up():
-        waits = begin(alone)
-        wait_until(lambda: len(book.queue._waiting) == 1)
+        end(begin(alone), begin(alone))
+    assert book.groups == [["a"], ["first"]]
+
+
+def test_queue_bounds_how_many_write_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all take too long, no more than a few write, and the rest waits."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(commit_queue, "MOST_AT_ONCE", 2)
+    book = Book()
+    book.queue = CommitQueue(book.write, UnknownError, 0.02)
+    with book.held_up():
+        others = [begin(book.queue.submit, "a")]
+        wait_until(lambda: len(book.queue._writing) == 2)
+        others += [begin(book.queue.submit, item) for item in "bc"]
+        wait_until(lambda: len(book.queue._waiting) == 2)
         book.queue._since -= 1
         assert not book.queue._overtakes(book.queue._waiting[0])
-        assert not entered.is_set()
+    end(*others)
+    assert sorted(itertools.chain(*book.groups)) == ["a", "b", "c", "first"]
+    assert book.queue._writing == []
+
+
+def test_queue_who_was_overtaken_takes_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader whose thread was held up until others led writes what is its own, and no more."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
+    book = Book()
+    book.queue = CommitQueue(book.write, UnknownError, 0.02)
+    late: Entry[str] = Entry("late")
+    book.queue._await_turn(late)  # leads, and its thread does nothing yet
+    end(begin(book.queue.submit, "a"))
+    with book.queue.alone():
+        waits = begin(book.queue.submit, "b")
+        wait_until(lambda: len(book.queue._waiting) == 1)
+        assert late.group == [late]
+        book.queue._gather(late.group)
+        assert late.group == [late]
     end(waits)
+    assert book.groups == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_queue_who_is_never_woken_finds_out(
+    monkeypatch: pytest.MonkeyPatch, *, answered: bool
+) -> None:
+    """Whoever was made to lead, or was answered, goes on, though an interrupt kept it asleep."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
+    book = Book()
+    book.queue = CommitQueue(book.write, UnknownError, 60.0)
+    first: Entry[str] = Entry("first")
+    book.queue._await_turn(first)
+    waits = begin(book.queue.submit, "waits")
+    wait_until(lambda: len(book.queue._waiting) == 1)
+    assert first.group is not None
+    if answered:
+        book.queue._gather(first.group)
+        first.group[1].answer()
+    book.queue._next_leader(first.group)  # and whoever was to be woken then is not
+    end(waits, begin(book.queue.submit, "later"))
+    assert book.groups == [["later"]] if answered else [["waits"], ["later"]]
+    assert book.is_at_rest
 
 
 def test_queue_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +414,43 @@ def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn(number: int) -> Non
         book.queue.submit("later")
         written = list(itertools.chain(*book.groups))
         assert {"first", "later"} <= set(written), place
+        assert set(written) | book.open >= {"a", "b"}, place
+        assert len(written) == len(set(written)), place
+        if not outcome[0]:
+            return
+    raise AssertionError("the queue has more places than that")
+
+
+def test_queue_interrupt_anywhere_of_who_overtakes_loses_no_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever whoever overtakes is interrupted, the others are written, and later ones."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.005)
+    for place in PLACES:
+        book, slow, outcome = Book(), threading.Event(), list[bool]()
+
+        def write(entries: Sequence[Entry[str]], book: Book = book, slow: Any = slow) -> None:
+            if entries[0].item == "slow":
+                book.writing.set()
+                await_event(slow)
+            Book.write(book, entries)
+
+        def overtake(book: Book = book, place: int = place, outcome: Any = outcome) -> None:
+            outcome.append(interrupted_at(place, lambda: book.queue.submit("overtakes")))
+
+        book.queue = CommitQueue(write, UnknownError, 0.01)
+        first = begin(swallowing(book, "slow"))
+        await_event(book.writing)
+        overtakes = begin(overtake)
+        book.wait_for_queue(1, outcome)
+        others = [begin(swallowing(book, item)) for item in "ab"]
+        end(overtakes, *others)
+        slow.set()
+        end(first)
+        assert book.is_at_rest, place
+        book.queue.submit("later")
+        written = list(itertools.chain(*book.groups))
+        assert {"slow", "later"} <= set(written), place
         assert set(written) | book.open >= {"a", "b"}, place
         assert len(written) == len(set(written)), place
         if not outcome[0]:

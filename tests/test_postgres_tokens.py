@@ -20,7 +20,7 @@ from session_fsm import (
 )
 from session_fsm.items import ItemWrites
 from session_fsm.stores import PostgresStore
-from session_fsm.stores.postgres_tokens import Token
+from session_fsm.stores.postgres_tokens import Token, Tokens
 from session_fsm.stores.records import Work
 from session_fsm.testing.authors import Author
 
@@ -60,6 +60,20 @@ def refused_once(author: Author, session_id: str) -> None:
         author.store.commit(late)
     assert tokens(author, session_id) == [None]
     author.write(session_id, "touch")
+
+
+def test_postgres_tokens_of_a_batch_that_is_undone_take_back_nothing_durable() -> None:
+    """What another thread's commit told meanwhile, behind the batch, is kept."""
+    in_batch = False
+    kept = Tokens(lambda: in_batch)
+    with pytest.raises(ZeroDivisionError), kept.batch():
+        in_batch = True
+        for session_id in "ab":
+            kept.keep("one", session_id, Token(1))
+        in_batch = False
+        kept.keep("one", "b", Token(2))
+        raise ZeroDivisionError
+    assert [kept.of("one", session_id) for session_id in "ab"] == [None, Token(2)]
 
 
 def test_postgres_tokens_of_a_batch_that_is_undone_bring_back_no_other(

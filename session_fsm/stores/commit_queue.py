@@ -8,8 +8,8 @@ Those who were answered are woken one after another, and the next one to lead be
 those of them who come again at once are in its group.
 
 Nobody overtakes: the queue is in the order of arrival, and whoever needs the writer for itself, for
-a batch, waits its turn in the same queue. Only where several may write, whoever is first leads once
-another one has been writing for long: that one may wait for what never comes.
+a batch, waits its turn in the same queue. Only where several may write, whoever is first goes on
+once others have been writing for long: they may wait for what never comes.
 
 An interrupt (a signal raises `KeyboardInterrupt` between any two lines of the main thread) loses no
 turn: whoever leads passes it on in any case.
@@ -32,9 +32,12 @@ Item = TypeVar("Item")
 MAX_TOGETHER: Final = 256
 """Most changes that are written in one transaction."""
 MAX_WAITING: Final = 4096
-"""Most changes that wait; whoever comes then waits until there is room."""
+"""Most changes that wait, or a few more; whoever comes then looks again and again for room."""
+ROOM_SECONDS: Final = 0.01
 
 
+MOST_AT_ONCE: Final = 4
+"""Most groups that are being written, where whoever takes too long is overtaken."""
 LOOK_SECONDS: Final = 0.25
 """So often those who wait look whether those whom they wait for go on at all."""
 
@@ -89,10 +92,11 @@ class CommitQueue(Generic[Item]):
         self._patience_seconds = inf if patience_seconds is None else patience_seconds
         self._relay = Relay()
         self._mutex = threading.Lock()
-        self._room = threading.Condition(self._mutex)
         self._waiting: deque[Entry[Item]] = deque()
+        self._room = threading.Event()  # of which nobody tells: it is looked for
         self._leading: list[Entry[Item]] | None = None
         self._since = 0.0
+        self._writing: list[list[Entry[Item]]] = []
 
     def submit(self, item: Item) -> None:
         """Write a change, alone or together with others; durable on return.
@@ -121,7 +125,7 @@ class CommitQueue(Generic[Item]):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep everybody else from writing inside."""
+        """Keep everybody else from writing inside, but for those who were overtaken."""
         entry: Entry[Item] = Entry(None)
         try:
             try:
@@ -136,9 +140,10 @@ class CommitQueue(Generic[Item]):
     def _await_turn(self, entry: Entry[Item]) -> None:
         """Wait until an entry leads, or was written by another one."""
         try:
+            # Not by a condition: one that is interrupted may release what another thread holds.
+            while self._leading is not None and len(self._waiting) >= MAX_WAITING:
+                self._room.wait(ROOM_SECONDS)
             with self._mutex:
-                while self._leading is not None and len(self._waiting) >= MAX_WAITING:
-                    self._room.wait()
                 entry.turn.acquire()
                 leads = self._leading is None
                 if leads:
@@ -154,6 +159,10 @@ class CommitQueue(Generic[Item]):
                 self._relay.hurry()
                 if self._overtakes(entry):
                     return
+                if entry.group is not None or not entry.pending:
+                    # It is to be woken, and may wait for that for ever, if that was interrupted.
+                    self._relay.pass_over(entry)
+                    return
             self._relay.woke(entry)
         except BaseException:
             with self._mutex:
@@ -165,6 +174,7 @@ class CommitQueue(Generic[Item]):
     def _lead(self, entry: Entry[Item]) -> None:
         self._since = monotonic()
         self._leading = entry.group = [entry]
+        self._writing.append(self._leading)
 
     def _overtakes(self, entry: Entry[Item]) -> bool:
         """Let an entry lead that is the first who waits, if whoever leads takes too long."""
@@ -173,9 +183,9 @@ class CommitQueue(Generic[Item]):
             if (
                 leading is None
                 or leading[0].item is None
-                or entry.item is None
                 or self._first() is not entry
                 or monotonic() - self._since < self._patience_seconds
+                or len(self._writing) >= MOST_AT_ONCE
             ):
                 return False
             self._lead(entry)
@@ -187,14 +197,15 @@ class CommitQueue(Generic[Item]):
         if not self._waiting:
             return
         with self._mutex:
+            # Who was overtaken takes nobody: they may stand behind somebody who writes alone.
             while (
-                (entry := self._first()) is not None
+                self._leading is group
+                and (entry := self._first()) is not None
                 and entry.item is not None
                 and len(group) < MAX_TOGETHER
             ):
                 group.append(entry)
                 self._waiting.popleft()
-            self._room.notify_all()
 
     def _first(self) -> Entry[Item] | None:
         """Return the first who waits."""
@@ -238,6 +249,7 @@ class CommitQueue(Generic[Item]):
     def _next_leader(self, group: Sequence[Entry[Item]]) -> Entry[Item] | None:
         """Let the first who waits lead, if a group still does; returns it, awake or not."""
         with self._mutex:
+            self._writing = [each for each in self._writing if each is not group]
             if self._leading is not group:
                 return None
             following = self._first()
@@ -246,5 +258,4 @@ class CommitQueue(Generic[Item]):
             else:
                 self._lead(following)
                 self._waiting.popleft()
-            self._room.notify_all()
         return following

@@ -104,6 +104,9 @@ class Tokens:
         before = self._put(owner_id, session_id, token)
         if self._in_batch():
             self._before.setdefault((owner_id, session_id), before)
+        else:
+            # Told by a commit that is durable, whatever becomes of a batch.
+            self._before.pop((owner_id, session_id), None)
 
     def _put(self, owner_id: str, session_id: str, token: Token | None) -> Token | None:
         # Always another dict: who reads one meanwhile has it as it was.

@@ -95,7 +95,7 @@ class Writer:
         self._noted(change)
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep every other thread from committing inside."""
+        """Keep every other thread from committing inside, but for what has taken long already."""
         return self._queue.alone()
 
     def is_open(self, operation_id: str, revision: int) -> bool:

@@ -26,7 +26,7 @@ class Runner:
 
     Attributes:
         turn: Held from when the thread is to wait; released when it may go on.
-        is_gone: Whether it has left, and will never wake.
+        is_gone: Whether it is not to be woken any longer.
     """
 
     __slots__ = ("is_gone", "turn")
@@ -67,7 +67,7 @@ class Relay:
     def wake(self, *runners: Runner) -> None:
         """Let threads go on, in order, behind those that are to be woken already.
 
-        Each is to say that it is awake, by `woke`, or that it has left, by `wake_all`.
+        Each is to say that it is awake (`woke`, `pass_over`), or that it has left (`wake_all`).
         """
         with self._lock:
             self._waiting.extend(runners)
@@ -82,6 +82,13 @@ class Relay:
             if self._is_slow:
                 self._wake_rest()
             else:
+                self._wake_next()
+
+    def pass_over(self, runner: Runner) -> None:
+        """Wake the next one, as this one has found out by itself that it may go on."""
+        with self._lock:
+            runner.is_gone = True
+            if self._awaited is runner:
                 self._wake_next()
 
     def hurry(self) -> None:
