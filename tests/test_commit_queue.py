@@ -393,6 +393,16 @@ def test_queue_interrupt_anywhere_loses_no_turn() -> None:
     raise AssertionError("the queue has more places than that")
 
 
+def check_lost_nothing(book: Book, sure: str, place: int) -> None:
+    """See that each was written once, or told that its fate is open, and that the queue goes on."""
+    assert book.is_at_rest, place
+    book.queue.submit("later")
+    written = list(itertools.chain(*book.groups))
+    assert {sure, "later"} <= set(written), place
+    assert set(written) | book.open >= {"a", "b"}, place
+    assert len(written) == len(set(written)), place
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn(number: int) -> None:
     """Wherever whoever waits is interrupted, the others are written, and so are later ones."""
@@ -410,12 +420,7 @@ def test_queue_interrupt_anywhere_of_who_waits_loses_no_turn(number: int) -> Non
             book.wait_for_queue(number + 1, outcome)
             others += [begin(swallowing(book, item)) for item in "ab"[number:]]
         end(waits, *others)
-        assert book.is_at_rest, place
-        book.queue.submit("later")
-        written = list(itertools.chain(*book.groups))
-        assert {"first", "later"} <= set(written), place
-        assert set(written) | book.open >= {"a", "b"}, place
-        assert len(written) == len(set(written)), place
+        check_lost_nothing(book, "first", place)
         if not outcome[0]:
             return
     raise AssertionError("the queue has more places than that")
@@ -447,12 +452,7 @@ def test_queue_interrupt_anywhere_of_who_overtakes_loses_no_turn(
         end(overtakes, *others)
         slow.set()
         end(first)
-        assert book.is_at_rest, place
-        book.queue.submit("later")
-        written = list(itertools.chain(*book.groups))
-        assert {"slow", "later"} <= set(written), place
-        assert set(written) | book.open >= {"a", "b"}, place
-        assert len(written) == len(set(written)), place
+        check_lost_nothing(book, "slow", place)
         if not outcome[0]:
             return
     raise AssertionError("the queue has more places than that")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -189,6 +189,16 @@ def test_postgres_group_has_no_part_in_what_one_can_not_write(author: Author) ->
     assert [store.tail(name)[0] for name in NAMES] == [3, 2, 2, 2, 3]
 
 
+@contextmanager
+def locked(postgres: PostgresServer, store: PostgresStore) -> Iterator[psycopg.Connection[Any]]:
+    """Have the session `s2` locked by somebody else inside, or until that one commits."""
+    with postgres.connect() as other:
+        other.autocommit = False
+        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
+        other.execute(f"{hold} FOR UPDATE".encode())
+        yield other
+
+
 WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
@@ -266,12 +276,8 @@ def test_postgres_group_does_not_wait_for_a_transaction_that_lasts(
     """While somebody has a session locked, the others of its group are moved, and later ones."""
     store = author.store
     assert isinstance(store, PostgresStore)
-    quoted = store._connections.sql.quoted
     commits = {name: author.draft(name, "touch") for name in NAMES}
-    with postgres.connect() as other:
-        other.autocommit = False
-        hold = f"SELECT 1 FROM {quoted}.session WHERE session_id = 's2' FOR UPDATE"
-        other.execute(hold.encode())
+    with locked(postgres, store) as other:
         with store._writer.alone():
             threads = {name: begin(store.commit, commit) for name, commit in commits.items()}
             wait_until(lambda: len(store._writer._queue._waiting) == len(NAMES))
@@ -304,10 +310,7 @@ def test_postgres_commit_that_leads_alone_holds_nobody_up(
     store = author.store
     assert isinstance(store, PostgresStore)
     commit, other_commit = KINDS[kind](author), author.draft("s0", "touch")
-    with postgres.connect() as other:
-        other.autocommit = False
-        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
-        other.execute(f"{hold} FOR UPDATE".encode())
+    with locked(postgres, store) as other:
         held = begin(store.commit, commit)
         wait_until(lambda: postgres.execute(WAITS) != [(0,)])
         promptly(store, other_commit)
@@ -350,10 +353,7 @@ def test_postgres_commits_that_wait_leave_connections_to_others(
     assert isinstance(store, PostgresStore)
     number = store._connections.source._limit + 4  # type: ignore[attr-defined]
     drafts = [author.draft("s2", "touch") for _ in range(number)]
-    with postgres.connect() as other:
-        other.autocommit = False
-        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
-        other.execute(f"{hold} FOR UPDATE".encode())
+    with locked(postgres, store) as other:
         held = [begin(outcome, store, draft) for draft in drafts]
         wait_until(lambda: postgres.execute(WAITS) != [(0,)])
         for _ in range(20):
@@ -371,11 +371,8 @@ def test_postgres_commit_waits_for_a_lock_as_long_as_a_statement_may(
     """Even where nothing else is tried again, it is asked for again and again until it is had."""
     with (
         closing(PostgresStore(postgres_url, retry_seconds=0)) as store,
-        postgres.connect() as other,
+        locked(postgres, store) as other,
     ):
-        other.autocommit = False
-        hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
-        other.execute(f"{hold} FOR UPDATE".encode())
         held = begin(store.commit, Author(store, "mine").draft("s2", "touch"))
         for _ in range(3):
             wait_until(lambda: postgres.execute(WAITS) != [(0,)])

@@ -30,12 +30,11 @@ from .relay import Relay, Runner
 Item = TypeVar("Item")
 
 MAX_TOGETHER: Final = 256
-"""Most changes that are written in one transaction."""
+"""Most changes that are written in one go."""
 MAX_WAITING: Final = 4096
 """Most changes that wait, or a few more; whoever comes then looks again and again for room."""
 ROOM_SECONDS: Final = 0.01
-
-
+"""So often."""
 MOST_AT_ONCE: Final = 4
 """Most groups that are being written, where whoever takes too long is overtaken."""
 LOOK_SECONDS: Final = 0.25
@@ -51,7 +50,7 @@ class Entry(Runner, Generic[Item]):
         error: The answer, if it was not written.
         group: The entries that this one leads; None while it does not lead.
         turn: Released when there is an answer, or this one leads.
-        is_gone: Whether its thread has left, interrupted.
+        is_gone: Whether its thread has left, or goes on by itself.
     """
 
     __slots__ = ("error", "group", "item", "pending")
