@@ -138,9 +138,9 @@ def lines(directory: Path, fsync: float, extent: Extent) -> Iterator[str]:
     yield (
         f"Medians of {extent.rounds_of_many} turns of {extent.seconds * 10:.1f} s. Threads of one"
         " manager, of one saver, of one store, and at one connection of the floor; tasks of one"
-        " event loop for ADK and openai-agents. A move's own time is of all callers together; p95"
-        " is what one caller waits. The floor that is never synced is what would be left if the"
-        " disk cost nothing."
+        " event loop for the awaited manager, ADK and openai-agents. A move's own time is of all"
+        " callers together; p95 is what one caller waits. The floor that is never synced is what"
+        " would be left if the disk cost nothing."
     )
     yield ""
     yield from durable.lines(found.many)

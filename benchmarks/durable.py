@@ -15,10 +15,11 @@ from .callers import AsyncMove, Move, Tasks, Threads, alone
 from .measuring import Record, Turn, in_turns, table, told_seconds
 from .peers import LangGraph, Xstate, XstateFull
 from .peers_async import Adk, AdkFull, OpenAIAgents
-from .subjects import Awaiting, Blocking, Floor, FloorUnsynced, Ours, Subject
+from .subjects import Awaiting, Blocking, Floor, FloorUnsynced, Ours, OursAwaited, Subject
 
 SUBJECTS: Final[Sequence[type[Subject]]] = (
-    Ours, Floor, FloorUnsynced, LangGraph, OpenAIAgents, Xstate, XstateFull, Adk, AdkFull,
+    Ours, OursAwaited, Floor, FloorUnsynced, LangGraph, OpenAIAgents, Xstate, XstateFull, Adk,
+    AdkFull,
 )  # fmt: skip
 ONE_BY_ONE: Final = f"{Floor.name}, one caller"
 """The floor with one caller, while others have many."""

@@ -36,13 +36,15 @@ from .postgres_subjects import (
     PostgresLangGraphAwaited,
     PostgresLangGraphUnlocked,
     PostgresOurs,
+    PostgresOursAwaited,
 )
 from .postgres_told import about_lines, shape_lines
 from .targets import Verdict, verdict_lines
 
 KINDS: Final[Sequence[Kind]] = (
-    PostgresOurs, PostgresFloor, PostgresFloorAtOnce, PostgresFloorUnsynced, PostgresLangGraph,
-    PostgresLangGraphAwaited, PostgresLangGraphUnlocked, PostgresAdk, PostgresAdkPsycopg,
+    PostgresOurs, PostgresOursAwaited, PostgresFloor, PostgresFloorAtOnce, PostgresFloorUnsynced,
+    PostgresLangGraph, PostgresLangGraphAwaited, PostgresLangGraphUnlocked, PostgresAdk,
+    PostgresAdkPsycopg,
 )  # fmt: skip
 PACKAGES: Final = ("session_fsm", "transitions", "orjson", "psycopg", "psycopg-pool",
                    "langgraph-checkpoint-postgres", "google-adk", "sqlalchemy", "asyncpg",
@@ -54,6 +56,8 @@ MANY: Final = 64
 """The callers with which the peers are to be left behind."""
 PEERS: Final = (PostgresLangGraph.name, PostgresLangGraphAwaited.name, PostgresAdk.name)
 """As their users call them; the others are measured too, and held to nothing."""
+CALLERS: Final = {PostgresOurs.name: "threads", PostgresOursAwaited.name: "tasks"}
+"""What the callers of ours are."""
 
 
 @attrs.frozen(kw_only=True)
@@ -101,19 +105,30 @@ def in_shapes(url: str, extent: Extent, kinds: Sequence[Kind]) -> Iterator[Toget
 def verdicts(found: Sequence[Together]) -> Iterator[Verdict]:
     """Yield the targets: of one caller beside the floor, of many beside the peers."""
     for together in found:
+        shape, ours = f"{together.shape}", PostgresOurs.name
         if together.shape == ALONE:
             held = [
-                ("the floor's rate", PostgresFloor.name, 0.6),
-                ("the rate of the floor in one statement", PostgresFloorAtOnce.name, 0.6),
+                (shape, ours, "the floor's rate", PostgresFloor.name, 0.6),
+                (
+                    shape,
+                    ours,
+                    "the rate of the floor in one statement",
+                    PostgresFloorAtOnce.name,
+                    0.6,
+                ),
             ]
         elif together.shape.callers == MANY:
-            held = [(f"the rate of {name}", name, 5.0) for name in PEERS]
+            held = [
+                (f"{shape}, {callers}", ours, f"the rate of {name}", name, 5.0)
+                for ours, callers in CALLERS.items()
+                for name in PEERS
+            ]
         else:
             continue
-        for whose, name, least in held:
-            ratio = together.ratio(PostgresOurs.name, name)
-            why_not = together.missing.get(name) or together.missing.get(PostgresOurs.name, "")
-            yield Verdict(f"{together.shape}, of {whose}", ratio, least, why_not=why_not)
+        for what, ours, whose, name, least in held:
+            ratio = together.ratio(ours, name)
+            why_not = together.missing.get(name) or together.missing.get(ours, "")
+            yield Verdict(f"{what}, of {whose}", ratio, least, why_not=why_not)
 
 
 def lines(

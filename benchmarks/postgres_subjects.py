@@ -17,10 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from session_fsm import SessionManager, SessionState, serialize
+from session_fsm.aio import SessionManager as AwaitedManager
 
 from .callers import AsyncMove, Move
 from .postgres_server import DURABLE, told
-from .subjects import Awaiting, Blocking, there_and_back
+from .subjects import Awaiting, Blocking, awaited_there_and_back, there_and_back
 
 
 @contextmanager
@@ -73,6 +74,35 @@ class PostgresOurs(Blocking):
     def close(self) -> None:
         """Close the manager."""
         self._manager.close()
+
+
+class PostgresOursAwaited(Awaiting):
+    """The manager for event loops: the same, for callers that are tasks."""
+
+    name = "session_fsm, awaited"
+
+    def __init__(self, url: str, callers: int) -> None:
+        self._manager = AwaitedManager(url)
+        self._opened: list[psycopg.Connection[Any]] = []
+
+    async def prepare(self) -> None:
+        """Open the manager."""
+        with noted() as self._opened:
+            await self._manager.__aenter__()
+
+    @property
+    def settings(self) -> str:
+        """As the connections report that the store opened."""
+        return settings_of(*self._opened)
+
+    async def mover(self, session_id: str) -> AsyncMove:
+        """Create a session; move it by its triggers."""
+        await self._manager.create(session_id)
+        return awaited_there_and_back(self._manager, session_id)
+
+    async def close(self) -> None:
+        """Close the manager."""
+        await self._manager.close()
 
 
 class Checkpoints:

@@ -8,7 +8,7 @@ from typing import Final
 from .measuring import percentile, table, told_seconds
 from .postgres_processes import Together
 from .postgres_server import DURABLE
-from .postgres_subjects import PostgresOurs
+from .postgres_subjects import PostgresOurs, PostgresOursAwaited
 
 ABOUT: Final = """
 All subjects are connected to one server, each with tables of its own in one database, and take
@@ -22,6 +22,9 @@ own connections. The latencies are what one caller waits.
   decides on the machine, and commits the state, an event with a chained digest, a JSONB document
   beside each, and what its indexes and triggers ask for, on condition of the revision and of the
   owner's lease. The commits of callers that wait go to the server together.
+- **session_fsm, awaited**: the same with `session_fsm.aio`, and tasks of one event loop as callers.
+  What many of them ask for at the same time is decided by one thread, and goes to the server
+  together.
 - **floor: bare psycopg**: one transaction written by hand, on a connection of psycopg's own pool,
   which has one for each thread: BEGIN; an UPDATE of a row with the same bytes of state where its
   revision is the expected one; an INSERT of the same bytes of event and their digest; COMMIT; each
@@ -53,15 +56,18 @@ def about_lines() -> Iterator[str]:
 
 def shape_lines(found: Together) -> Iterator[str]:
     """Yield what was found with so many callers and processes as a table."""
-    ours = found.records.get(PostgresOurs.name)
+    ours = [found.records.get(kind.name) for kind in (PostgresOurs, PostgresOursAwaited)]
     rows = []
     for name, record in found.records.items():
         latencies = [each for turn in record.turns for each in turn.latencies]
         waits = [told_seconds(percentile(latencies, share)) for share in (0.5, 0.95, 0.99)]
-        ratio = "" if ours is None or record is ours else f"{ours.ratio_to(record):.2f} ×"
-        told = (found.settings[name], f"{record.rate:,.0f}", *waits, f"{record.failures:,}", ratio)
-        rows.append((name, *told))
-    head = ("moves/s", "median", "p95", "p99", "failed", "ours: rate")
+        ratios = [
+            "" if each is None or each is record else f"{each.ratio_to(record):.2f} ×"
+            for each in ours
+        ]
+        told = (found.settings[name], f"{record.rate:,.0f}", *waits, f"{record.failures:,}")
+        rows.append((name, *told, *ratios))
+    head = ("moves/s", "median", "p95", "p99", "failed", "ours: rate", "awaited: rate")
     yield from table(("", ", ".join(DURABLE), *head), rows)
     if found.missing:
         yield ""

@@ -6,6 +6,7 @@ makes one move after the other in that caller's own session.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from session_fsm import SessionManager, serialize
+from session_fsm.aio import SessionManager as AwaitedManager
 
 from . import floor
 from .callers import AsyncMove, Move
@@ -88,6 +90,46 @@ def there_and_back(manager: SessionManager, session_id: str) -> Move:
 
     def move() -> None:
         fire(session_id, triggers[0])
+        triggers.reverse()
+
+    return move
+
+
+class OursAwaited(Awaiting):
+    """The manager for event loops: the same, for callers that are tasks."""
+
+    name = "session_fsm, awaited"
+
+    def __init__(self, directory: Path) -> None:
+        self._manager = AwaitedManager(f"sqlite:///{directory / 'awaited.db'}")
+        self._opened: list[sqlite3.Connection] = []
+
+    async def prepare(self) -> None:
+        """Open the manager."""
+        with noted() as self._opened:
+            await self._manager.__aenter__()
+
+    @property
+    def settings(self) -> str:
+        """As its connections report."""
+        return settings_of(*self._opened)
+
+    async def mover(self, session_id: str) -> AsyncMove:
+        """Create a session; move it by its triggers."""
+        await self._manager.create(session_id)
+        return awaited_there_and_back(self._manager, session_id)
+
+    async def close(self) -> None:
+        """Close the manager."""
+        await self._manager.close()
+
+
+def awaited_there_and_back(manager: AwaitedManager, session_id: str) -> AsyncMove:
+    """Return what moves a session to rest, and at the next call back to work."""
+    fire, triggers = manager.fire, ["go_idle", "resume"]
+
+    async def move() -> None:
+        await fire(session_id, triggers[0])
         triggers.reverse()
 
     return move

@@ -367,7 +367,7 @@ class ContextKeeper(TableKeeper):
             role, content, at=now, tool_calls=tool_calls, tool_call_id=tool_call_id, name=name
         )
         session = self._say(session_id, message)
-        self._core.when_durable(partial(self._hand_on, session_id, message))
+        self._core.batches.when_durable(partial(self._hand_on, session_id, message))
         return session
 
     def _hand_on(self, session_id: str, message: Message) -> None:

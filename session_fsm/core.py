@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
+from .batching import Batch, Batches
 from .changes import Change, Observer, stored_steps
 from .clock import Clock, IdFactory, numbered_ids
 from .decisions import Decision, Draft, settle
@@ -37,8 +38,7 @@ from .landing import write
 from .lifecycle import Lifecycle
 from .machine import SessionMachine
 from .owning import OwnName
-from .session import SessionEvent
-from .slots import Batch, Slot, Slots
+from .slots import MAX_RECENT_SESSIONS, Plan, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
 from .stores.records import Commit, Stored, StoredStep, Tail, Taken, Work, commit_of
@@ -49,9 +49,6 @@ from .work import ShownWork, in_order
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-MAX_RECENT_SESSIONS = 1024
-"""Machines of sessions that nobody uses at the moment are kept up to this number."""
 
 
 class Core:
@@ -89,10 +86,10 @@ class Core:
         self._endings = lifecycle.drains.union(lifecycle.final)
         self._shown_work = ShownWork(lifecycle)
         self.new_operation_id = new_operation_id or numbered_ids(owner_id)
-        self._slots = Slots(MAX_RECENT_SESSIONS)
-        self._batch: Batch | None = None
+        self.slots = Slots(MAX_RECENT_SESSIONS)
         self._subscribers = Subscribers()
         self.bell = Bell()
+        self.batches = Batches(store, self.slots, self._subscribers, self.bell)
         self.lookout = Lookout(store, self.bell, clock)
         self.observer: Observer | None = None
         self.closed = False
@@ -174,7 +171,7 @@ class Core:
             slot.machine = None
             origin = self.store.tail(state.session_id)
             machine = SessionMachine(state, self.lifecycle, revision=origin[0] + 1)
-            draft = self._draft(machine, state.created_at, owner_id)
+            draft = self.draft(machine, state.created_at, owner_id)
             draft.steps.append(step_of(None, state, None, False, None))
             if decision is not None:
                 decision(draft)
@@ -235,8 +232,8 @@ class Core:
 
     def _locked(self, session_id: str, work: Callable[..., T], *arguments: Any) -> T:
         """Do something with the slot of a session, locked, then tell of what was committed."""
-        batch = None if self._batch is None else self._my_batch()
-        slots = self._slots if batch is None else batch.slots
+        batch = self.batches.mine
+        slots = self.slots if batch is None else batch.slots
         me = threading.get_ident()
         while True:
             slot = slots.get(session_id)
@@ -254,7 +251,7 @@ class Core:
                 finally:
                     slot.holder = None
             if slot.outbox:
-                self._subscribers.tell(slot.outbox)
+                self.tell(slot)
             slots.trim()
             return result
 
@@ -269,24 +266,27 @@ class Core:
         owner_id: str,
     ) -> Change:
         change = self._change(slot, session_id, decision, expected_revision, claims, at, owner_id)
-        if change.state.status in self.lifecycle.drains and change.steps:
-            try:
-                return self._go_on(slot, change, at, owner_id)
-            except SessionFsmError as fault:
-                # What was asked for is made. The rest of the way out is gone by whoever comes next.
-                logger.warning("session %r is not gone on with yet: %s", session_id, fault)
-        return change
+        return self.gone_on(slot, change, at, owner_id) if self.goes_on(change) else change
 
-    def _go_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
-        """Go on with a session's way out if there is nobody left to wait for.
+    def goes_on(self, change: Change) -> bool:
+        """Tell whether what was made may have more to follow on the session's way out."""
+        return change.state.status in self.lifecycle.drains and bool(change.steps)
+
+    def gone_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
+        """Go on with a session's way out if there is nobody left to wait for; its slot is locked.
 
         Its last step was decided while a worker ran, perhaps; letting go of one is no step, so the
         revision has not told of it.
         """
-        state = change.state
-        if state.active_tasks or Work("worker") in self.store.work_in(state.session_id):
+        session_id = change.state.session_id
+        try:
+            if change.state.active_tasks or Work("worker") in self.store.work_in(session_id):
+                return change
+            then = self._change(slot, session_id, settle, None, (), at, owner_id)
+        except SessionFsmError as fault:
+            # What was asked for is made. The rest of the way out is gone by whoever comes next.
+            logger.warning("session %r is not gone on with yet: %s", session_id, fault)
             return change
-        then = self._change(slot, state.session_id, settle, None, (), at, owner_id)
         return Change(then.state, then.revision, change.steps + then.steps)
 
     def _change(
@@ -316,7 +316,7 @@ class Core:
                 )
             # Whatever goes wrong from here on, the machine may have moved further than the store.
             slot.machine = None
-            draft = self._draft(machine, self.clock.now() if at is None else at, owner_id)
+            draft = self.draft(machine, self.clock.now() if at is None else at, owner_id)
             try:
                 decision(draft)
             except Exception:
@@ -345,7 +345,8 @@ class Core:
         slot.machine = SessionMachine(stored.state, self.lifecycle, revision=stored.revision)
         slot.tail = stored.tail
 
-    def _draft(self, machine: SessionMachine, at: datetime, owner_id: str) -> Draft:
+    def draft(self, machine: SessionMachine, at: datetime, owner_id: str) -> Draft:
+        """Return a session on its way to a new state."""
         return Draft(machine, at, self.store, self._auto_idle, owner_id)
 
     def _commit(
@@ -356,6 +357,27 @@ class Core:
         origin: tuple[int, Tail],
         claims: tuple[Work, ...],
     ) -> tuple[StoredStep, ...]:
+        plan = self.planned(slot, draft, machine, origin, claims)
+        self.write(plan)
+        return plan.change.steps
+
+    def planned(
+        self,
+        slot: Slot,
+        draft: Draft,
+        machine: SessionMachine,
+        origin: tuple[int, Tail],
+        claims: tuple[Work, ...],
+    ) -> Plan:
+        """Return what is to be written of what was decided.
+
+        Args:
+            slot: That of the session, which is locked.
+            draft: What was decided; one step at least.
+            machine: Holds the session as it will be.
+            origin: The revision before that, and what the first step is chained to.
+            claims: Work that the owner takes upon itself with it.
+        """
         expected = origin[0]
         steps = stored_steps(draft.steps, *origin, self.lifecycle)
         state = machine.state
@@ -373,28 +395,43 @@ class Core:
             state.status in self._endings,
             draft.writes,
         )
+        return Plan(slot, machine, commit, Change(state, machine.revision, steps))
+
+    def write(self, plan: Plan, make: Callable[[], None] | None = None) -> None:
+        """Write what was decided; the slot of its session is locked.
+
+        Args:
+            plan: What was decided.
+            make: Writes it, and raises as `SessionStore.commit`; None: that does.
+        """
         observer = self.observer
         started = 0.0 if observer is None else perf_counter()
         try:
-            write(self.store, commit, self.doubtful)
+            write(self.store, plan.commit, self.doubtful, make)
         except FencedError:
             self.check_open()  # its owner is dismissed when a manager is closed
             raise
-        seconds = None if observer is None else perf_counter() - started
-        slot.machine, slot.tail = machine, steps[-1]
-        if self._batch is not None and (batch := self._my_batch()) is not None:
-            batch.touched[commit.session_id] = None
-            batch.events.extend(step.sealed.event for step in steps)
-            batch.steps += steps
-            return steps
+        self.conclude(plan, None if observer is None else perf_counter() - started)
+
+    def conclude(self, plan: Plan, seconds: float | None) -> None:
+        """Note that what was decided is written; the slot of its session is locked.
+
+        Args:
+            plan: What was decided.
+            seconds: How long it took to write it; None: nobody has watched.
+        """
+        slot, steps, session_id = plan.slot, plan.change.steps, plan.commit.session_id
+        slot.machine, slot.tail = plan.machine, steps[-1]
+        if (batch := self.batches.mine) is not None:
+            batch.note(session_id, steps)
+            return
         if self._subscribers.any:
             for each in steps:
                 self._subscribers.put(each.sealed.event, slot.outbox)
         if self.bell.any:
-            self.bell.ring((commit.session_id,))
-        if observer is not None:
-            observer.committed(steps, seconds)
-        return steps
+            self.bell.ring((session_id,))
+        if self.observer is not None:
+            self.observer.committed(steps, seconds)
 
     def _without_step(
         self, session_id: str, revision: int, draft: Draft
@@ -412,7 +449,7 @@ class Core:
             written = self.store.write_items(session_id, revision, draft.writes, *told)
         except RevisionConflictError:
             return None
-        if observer is not None and not self.in_batch:
+        if observer is not None and self.batches.mine is None:
             observer.committed((), perf_counter() - started)
         return written
 
@@ -420,81 +457,18 @@ class Core:
         """Tell whether a session in a status is on its way out, or at its end."""
         return status in self._endings
 
-    # --- batches --------------------------------------------------------------------------
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Make all changes of this thread one transaction; whoever subscribed is told after it.
-
-        Session locks are not taken inside: other threads' commits wait for the store, and what
-        they had decided before is decided afresh.
-        """
+    def batch(self) -> AbstractContextManager[Batch]:
+        """Make all changes of this thread one transaction; whoever subscribed is told after it."""
         self.check_open()
-        afterwards: list[Callable[[], object]] = []
-        with ExitStack() as held:
-            slots: dict[str, Slot] = {}
-            try:
-                with self.store.batch():
-                    batch = Batch(threading.get_ident(), Slots(MAX_RECENT_SESSIONS))
-                    self._batch = batch
-                    try:
-                        yield
-                    finally:
-                        self._batch = None
-                    # From here on others may see what was done, and go on with it: what they tell
-                    # has to wait for what is told of the batch.
-                    slots = held.enter_context(self._slots.hold_back(batch.touched))
-                afterwards = batch.afterwards
-                self.bell.ring(batch.touched)
-                if self.observer is not None:
-                    self.observer.committed(batch.steps, None)
-                for session_id in batch.touched:
-                    self._slots.forget(session_id)
-                for slot in slots.values():
-                    slot.wait_for_turn()
-                for event in batch.events:
-                    self._subscribers.put(event, slots[event.session_id].outbox)
-                held.close()
-                for event in batch.events:
-                    outbox = slots[event.session_id].outbox
-                    self._subscribers.tell(outbox, up_to=event.revision)
-            finally:
-                held.close()
-                for slot in slots.values():
-                    self._subscribers.tell(slot.outbox)
-                for each in afterwards:
-                    each()
-
-    def when_durable(self, callback: Callable[[], object]) -> None:
-        """Have something called once what this thread has changed is durable; maybe at once.
-
-        In a batch it is called after that, and not if it is undone. It has to raise nothing.
-        """
-        batch = self._my_batch()
-        if batch is None:
-            callback()
-        else:
-            batch.afterwards.append(callback)
-
-    @property
-    def in_batch(self) -> bool:
-        """Whether this thread is in a batch."""
-        return self._my_batch() is not None
-
-    def _my_batch(self) -> Batch | None:
-        batch = self._batch
-        return batch if batch is not None and batch.thread == threading.get_ident() else None
+        return self.batches.open(lambda: self.observer)
 
     # --- telling --------------------------------------------------------------------------
+
+    def tell(self, slot: Slot) -> None:
+        """Tell of what was committed of a session; this thread has no slot locked."""
+        self._subscribers.tell(slot.outbox)
 
     def subscribe(self, callback: Subscriber, session_id: str | None) -> Callable[[], None]:
         """Tell a callback of every event committed here from now on; returns what ends that."""
         self.check_open()
         return self._subscribers.add(callback, session_id)
-
-    def announce(self, event: SessionEvent) -> None:
-        """Tell of an event that was not made by a change, such as a purge; in a batch."""
-        batch = self._my_batch()
-        assert batch is not None
-        batch.touched[event.session_id] = None
-        batch.events.append(event)

@@ -100,7 +100,7 @@ def _next_page(
     """Return the next page that has events; None if none comes in time, or ever."""
     page = page_if_open(core, after, session_id)
     # In a batch nobody else can commit anything.
-    if page is None or page.events or core.in_batch:
+    if page is None or page.events or core.batches.mine is not None:
         return page if page is not None and page.events else None
     end = None
     if timeout_seconds is not None:

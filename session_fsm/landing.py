@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from .errors import StoreError, StoreUnavailableError
 from .stores.abc import SessionStore
@@ -12,29 +13,35 @@ from .stores.records import Commit, Work
 _WORKER = Work("worker")
 
 
-def write(store: SessionStore, commit: Commit, doubtful: deque[Commit]) -> None:
+def write(
+    store: SessionStore,
+    commit: Commit,
+    doubtful: deque[Commit],
+    make: Callable[[], None] | None = None,
+) -> None:
     """Write a commit; if its answer is lost, ask whether it landed.
 
     Args:
         store: Where it is written.
         commit: The commit.
         doubtful: It is put there if it would claim a worker, and nobody knows whether it does.
+        make: Writes it, and raises as `SessionStore.commit`; None: that does.
 
     Raises:
         StoreUnavailableError: It was not written; or, with its operation id, nobody knows.
         StoreError: As `SessionStore.commit`.
     """
     try:
-        _write(store, commit)
+        _write(store, commit, partial(store.commit, commit) if make is None else make)
     except StoreUnavailableError as fault:
         if fault.operation_id is not None and _WORKER in commit.claims:
             doubtful.append(commit)
         raise
 
 
-def _write(store: SessionStore, commit: Commit) -> None:
+def _write(store: SessionStore, commit: Commit, make: Callable[[], None]) -> None:
     try:
-        store.commit(commit)
+        make()
     except StoreUnavailableError as fault:
         if fault.operation_id is None:
             raise

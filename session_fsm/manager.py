@@ -99,7 +99,7 @@ class SessionManager(ContextKeeper):
         self._contexts = Contexts(core, context_limits)
         self._new_id = new_id
         self._new_owner_id = new_owner_id
-        self._touch_resolution = timedelta(seconds=touch_resolution_seconds)
+        self._touch = Touch(timedelta(seconds=touch_resolution_seconds))
         self._closing = threading.Lock()
         try:
             self._span.enlist(core.owner_id, self._lapsed)
@@ -347,7 +347,7 @@ class SessionManager(ContextKeeper):
             SessionNotFoundError: There is no such session.
             TransitionError: It has expired or ended.
         """
-        return self._change(session_id, Touch(self._touch_resolution))
+        return self._change(session_id, self._touch)
 
     # --- ending ---------------------------------------------------------------------------
 
@@ -370,7 +370,7 @@ class SessionManager(ContextKeeper):
         with self._watching(session_id) as changed:
             session = self._change(session_id, Terminate(reason))
             # A batch is the store's one transaction: to wait in it would make everybody wait.
-            if not wait or self._core.in_batch:
+            if not wait or self._core.batches.mine is not None:
                 return session
             ahead = self._ahead(session)
             while True:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import attrs
-
+from .changes import Change
 from .machine import SessionMachine
-from .session import SessionEvent
-from .stores.records import StoredStep, Tail
+from .stores.records import Commit, Tail
 from .telling import Outbox
+
+MAX_RECENT_SESSIONS: Final = 1024
+"""Machines of sessions that nobody uses at the moment are kept up to this number."""
 
 
 class Slot:
@@ -42,11 +43,35 @@ class Slot:
         self.outbox = Outbox()
         self.gone = False
 
+    def unlock(self) -> None:
+        """Let others decide on the session; whoever has locked it may be another thread."""
+        self.holder = None
+        self.lock.release()
+
     def wait_for_turn(self) -> None:
         """Wait until whoever has committed before now has put its events into the outbox."""
         if self.holder != threading.get_ident():
             with self.lock:
                 pass
+
+
+class Plan:
+    """What was decided on a session, and is not written yet.
+
+    Attributes:
+        slot: That of the session, which is locked.
+        machine: Holds the session as it will be.
+        commit: What is to be written.
+        change: What comes of it.
+    """
+
+    __slots__ = ("change", "commit", "machine", "slot")
+
+    def __init__(self, slot: Slot, machine: SessionMachine, commit: Commit, change: Change) -> None:
+        self.slot = slot
+        self.machine = machine
+        self.commit = commit
+        self.change = change
 
 
 _MOST_LOOKED_AT: Final = 8
@@ -68,6 +93,10 @@ class Slots:
         self._most = most
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, Slot] = OrderedDict()
+
+    def known(self, session_id: str) -> Slot | None:
+        """Return the slot of a session if there is one, to look at; it is not taken into use."""
+        return self._slots.get(session_id)
 
     def get(self, session_id: str) -> Slot:
         """Return the slot of a session, made if there is none; whoever locks it looks at `gone`."""
@@ -135,24 +164,3 @@ class Slots:
 
     def __len__(self) -> int:
         return len(self._slots)
-
-
-@attrs.define(eq=False)
-class Batch:
-    """What a thread has done in a batch that is not durable yet.
-
-    Attributes:
-        thread: Which thread.
-        slots: What is decided on in it.
-        touched: The sessions that were changed, in order.
-        events: What is told of it.
-        steps: What was written.
-        afterwards: Called when it is durable and told; never if it is undone.
-    """
-
-    thread: int
-    slots: Slots
-    touched: dict[str, None] = attrs.field(factory=dict)
-    events: list[SessionEvent] = attrs.field(factory=list)
-    steps: list[StoredStep] = attrs.field(factory=list)
-    afterwards: list[Callable[[], object]] = attrs.field(factory=list)

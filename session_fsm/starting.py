@@ -79,7 +79,7 @@ class Starting:
         Raises:
             StateInvalidError: This thread is in a batch, which may be undone.
         """
-        if self._core.in_batch:
+        if self._core.batches.mine is not None:
             problem = f"{what}: what is started in a batch can't be undone"
             raise StateInvalidError(problems=(problem,))
 

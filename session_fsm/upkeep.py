@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from .batching import Batch
 from .compaction import checkpoint_of
 from .core import Core
 from .decisions import cause_in_words
@@ -64,16 +65,16 @@ def purge(core: Core, ended_before: datetime) -> int:
     removed = 0
     while ended := core.store.ended(ended_before, BATCH_SIZE):
         count = 0
-        with core.batch():
+        with core.batch() as batch:
             for stored in ended:
-                count += _bury(core, stored)
+                count += _bury(core, stored, batch)
         if not count:
             return removed  # others are removing the same ones, or workers of theirs still run
         removed += count
     return removed
 
 
-def _bury(core: Core, stored: Stored) -> bool:
+def _bury(core: Core, stored: Stored, batch: Batch) -> bool:
     session_id = stored.state.session_id
     if _worker_runs(core.store, session_id):
         return False  # who runs it learns from the store that it has to be stopped
@@ -84,7 +85,7 @@ def _bury(core: Core, stored: Stored) -> bool:
     except (SessionNotFoundError, RevisionConflictError):
         return False
     drop_logs(core.store, session_id)
-    core.announce(sealed.event)
+    batch.announce(sealed.event)
     return True
 
 

@@ -168,7 +168,7 @@ class Workers:
         running = self._running.get(session_id)
         if running is None or not self._core.is_ending(status):
             return change
-        if self._core.in_batch:
+        if self._core.batches.mine is not None:
             return change  # it may be undone: `stop_ended` comes after it
         if not self.stop(session_id):
             return change
@@ -246,7 +246,7 @@ class Workers:
         """
         events: list[SessionEvent] = []
         failed: list[tuple[str, str]] = []
-        if self._core.in_batch:
+        if self._core.batches.mine is not None:
             return (), ()
         owner_id = self._core.owner_id
         for session_id in self._core.store.to_stop(owner_id):

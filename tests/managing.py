@@ -93,7 +93,7 @@ def _hook_methods(kind: type[Hooks], base: type[SessionStore]) -> None:
 
         return method
 
-    more = {"compact", "give_back", "take_over"}
+    more = {"commit_all", "compact", "give_back", "take_over"}
     for name in SessionStore.__abstractmethods__.union(more).difference({"batch", "close"}):
         setattr(kind, name, hooked(name))
 

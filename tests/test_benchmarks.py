@@ -28,7 +28,7 @@ from benchmarks import (
     supervised,
 )
 from benchmarks.measuring import NotDurableError, Record, Turn
-from benchmarks.subjects import Blocking, Floor, Ours, there_and_back
+from benchmarks.subjects import Blocking, Floor, Ours, OursAwaited, there_and_back
 from benchmarks.targets import Verdict, verdict_lines
 from session_fsm import SessionManager, dumps, serialize
 from session_fsm.clock import ManualClock
@@ -234,9 +234,10 @@ def test_benchmarks_go_on_without_a_peer(tmp_path: Path) -> None:
             raise ModuleNotFoundError("No module named 'absent'")
 
     found = durable.measure(
-        tmp_path, callers=1, rounds=1, seconds=0.001, subjects=(Ours, Floor, Absent)
+        tmp_path, callers=1, rounds=1, seconds=0.001, subjects=(Ours, OursAwaited, Floor, Absent)
     )
-    assert list(found.records) == [Ours.name, Floor.name]
+    assert list(found.records) == [Ours.name, OursAwaited.name, Floor.name]
+    assert found.settings[OursAwaited.name] == "WAL, FULL"
     assert found.missing == {"absent": "ModuleNotFoundError: No module named 'absent'"}
     assert found.ratio("absent") is None
     assert "- Not measured: absent (Module" in "\n".join(durable.lines(found))

@@ -23,7 +23,12 @@ from benchmarks.postgres_floor import (
 )
 from benchmarks.postgres_processes import Shape, Together
 from benchmarks.postgres_server import NotDurableServerError
-from benchmarks.postgres_subjects import Checkpoints, PostgresLangGraph, PostgresOurs
+from benchmarks.postgres_subjects import (
+    Checkpoints,
+    PostgresLangGraph,
+    PostgresOurs,
+    PostgresOursAwaited,
+)
 from benchmarks.scale_verbs import Store
 from session_fsm import SessionManager, dumps, serialize
 from session_fsm.clock import ManualClock
@@ -217,22 +222,23 @@ class Absent(PostgresFloor):
 
 def test_benchmarks_processes_move_together(database: str) -> None:
     """Each process has its part of the callers, and every move that counts is stored."""
-    kinds = (PostgresOurs, PostgresFloorAtOnce, Absent)
+    kinds = (PostgresOurs, PostgresOursAwaited, PostgresFloorAtOnce, Absent)
     shape = Shape(2, 4)
     found = postgres_processes.measure(kinds, database, shape, rounds=1, seconds=0.05)
-    assert list(found.records) == [PostgresOurs.name, PostgresFloorAtOnce.name]
+    assert list(found.records) == [kind.name for kind in kinds[:3]]
     assert found.missing == {"absent": "ModuleNotFoundError: No module named 'absent'"}
     assert set(found.settings.values()) == {"on, on, on"}
     for kind, table in (
         (PostgresOurs, "session_fsm.session_event"),
-        (PostgresFloor, "floor.event"),
+        (PostgresOursAwaited, "session_fsm.session_event"),
+        (PostgresFloorAtOnce, "floor.event"),
     ):
         [(sessions, events)] = rows(
             database,
-            f"SELECT count(DISTINCT session_id), count(*) FILTER (WHERE revision > 2) FROM {table}",
+            "SELECT count(DISTINCT session_id), count(*) FILTER (WHERE revision > 2)"
+            f" FROM {table} WHERE session_id LIKE '{kind.__name__}-%'",
         )
-        name = kind.name if kind is PostgresOurs else PostgresFloorAtOnce.name
-        [turn] = found.records[name].turns
+        [turn] = found.records[kind.name].turns
         assert sessions == 4
         assert 0 < turn.moves == len(turn.latencies) < events  # the first turn does not count
         assert turn.failures == 0
@@ -252,6 +258,7 @@ def test_benchmarks_hold_one_caller_to_the_floor_and_many_to_the_peers() -> None
     """What is in between is told, and held to nothing; a peer that is missing reaches nothing."""
     records = {
         PostgresOurs.name: Record([Turn(6, 1.0)]),
+        PostgresOursAwaited.name: Record([Turn(4, 1.0)]),
         PostgresFloor.name: Record([Turn(10, 1.0)]),
         PostgresFloorAtOnce.name: Record([Turn(12, 1.0)]),
         PostgresLangGraph.name: Record([Turn(1, 1.0)]),
@@ -261,12 +268,15 @@ def test_benchmarks_hold_one_caller_to_the_floor_and_many_to_the_peers() -> None
         for shape in (Shape(1, 1), Shape(1, 8), Shape(4, 64))
     ]
     told = {each.subject: each for each in postgres.verdicts(found)}
+    missing = "not measured: ImportError"
     assert {name: each.told for name, each in told.items()} == {
         "1 caller, 1 process, of the floor's rate": "reached",
         "1 caller, 1 process, of the rate of the floor in one statement": "MISSED",
-        "64 callers, 4 processes, of the rate of langgraph: PostgresSaver.put": "reached",
+        "64 callers, 4 processes, threads, of the rate of langgraph: PostgresSaver.put": "reached",
+        "64 callers, 4 processes, tasks, of the rate of langgraph: PostgresSaver.put": "MISSED",
         **{
-            f"64 callers, 4 processes, of the rate of {name}": "not measured: ImportError"
+            f"64 callers, 4 processes, {callers}, of the rate of {name}": missing
+            for callers in ("threads", "tasks")
             for name in postgres.PEERS[1:]
         },
     }
@@ -354,6 +364,7 @@ def test_benchmarks_at_a_server_run_through(
     assert output.read_text(encoding="utf-8") == told
     assert "where an fsync of 4 KiB takes 50 µs" in told
     assert told.count("| session_fsm  ") == 2
+    assert told.count("| session_fsm, awaited ") == 2
     assert "| without legal moves and final statuses, held by the database |" in told
     assert "- Not measured: langgraph: PostgresSaver.put (ModuleNotFoundError" in told
     assert "**Not measured:** 1 caller, 1 process, of the floor's rate" in told

@@ -15,7 +15,7 @@ import pytest
 from managing import await_event, begin, end, wait_until
 
 from session_fsm.stores import commit_queue, relay
-from session_fsm.stores.commit_queue import CommitQueue, Entry
+from session_fsm.stores.commit_queue import CommitQueue, Entry, Request
 from session_fsm.stores.relay import Runner
 
 
@@ -44,15 +44,15 @@ class Book:
         self.refused: dict[str, Exception] = {}
         self.queue: CommitQueue[str] = CommitQueue(self.write, UnknownError)
 
-    def write(self, entries: Sequence[Entry[str]]) -> None:
+    def write(self, requests: Sequence[Request[str]]) -> None:
         self.writing.set()
         await_event(self.go_on)
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
-        self.groups.append([str(entry.item) for entry in entries])
-        for entry in entries:
-            entry.answer(self.refused.get(str(entry.item)))
+        self.groups.append([str(request.item) for request in requests])
+        for request in requests:
+            request.answer(self.refused.get(str(request.item)))
 
     @contextmanager
     def held_up(self) -> Iterator[None]:
@@ -91,10 +91,10 @@ def test_queue_alone_writes_at_once() -> None:
     """Who finds nobody writing writes on its own thread, alone."""
     threads: list[int] = []
 
-    def write(entries: Sequence[Entry[str]]) -> None:
+    def write(requests: Sequence[Request[str]]) -> None:
         threads.append(threading.get_ident())
-        [entry] = entries
-        entry.answer()
+        [request] = requests
+        request.answer()
 
     book = Book()
     book.queue = CommitQueue(write, UnknownError)
@@ -131,6 +131,46 @@ def test_queue_answers_each_with_its_own_error() -> None:
     end(*threads)
     assert book.groups == [["first"], ["a", "b", "c"]]
     assert caught == ["b"]
+
+
+def test_queue_writes_all_of_a_thread_together() -> None:
+    """What one thread hands over at once is written together, and each has its own answer."""
+    book = Book()
+    book.refused["b"] = ValueError("no")
+    assert book.queue.submit_all("abc") == [None, book.refused["b"], None]
+    with book.held_up():
+        many = book.behind(lambda: book.queue.submit_all("def"))
+        one = book.behind(lambda: book.queue.submit("g"))
+    assert end(many, one) == [[None, None, None], None]
+    assert book.groups == [["a", "b", "c"], ["first"], ["d", "e", "f", "g"]]
+    assert book.is_at_rest
+
+
+def test_queue_parts_no_thread_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread hands over at once is never parted; who does not fit in behind comes next."""
+    monkeypatch.setattr(commit_queue, "MAX_TOGETHER", 4)
+    book = Book()
+    with book.held_up():
+        threads = [
+            book.behind(partial(book.queue.submit_all, items))
+            for items in ("ab", "cde", "f", "ghijkl", "m")
+        ]
+    end(*threads)
+    assert book.groups == [["first"], ["a", "b"], ["c", "d", "e", "f"], list("ghijkl"), ["m"]]
+    assert book.is_at_rest
+
+
+def test_queue_interrupted_writing_tells_all_of_a_thread() -> None:
+    """Of what a thread has handed over at once nothing is left without an answer."""
+    book = Book()
+    with book.held_up():
+        leads = book.behind(lambda: book.queue.submit("a"))
+        many = book.behind(lambda: book.queue.submit_all("bc"))
+        book.queue._write = raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        end(leads)
+    assert [type(error) for error in end(many)[0]] == [UnknownError, UnknownError]
+    assert book.is_at_rest
 
 
 def test_queue_alone_in_a_block_comes_in_turn() -> None:
@@ -173,11 +213,11 @@ def test_queue_overtakes_who_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> 
     for patience, overtaken in ((0.02, True), (None, False)):
         book, slow = Book(), threading.Event()
 
-        def write(entries: Sequence[Entry[str]], book: Book = book, slow: Any = slow) -> None:
-            if entries[0].item == "slow":
+        def write(requests: Sequence[Request[str]], book: Book = book, slow: Any = slow) -> None:
+            if requests[0].item == "slow":
                 book.writing.set()
                 await_event(slow)
-            Book.write(book, entries)
+            Book.write(book, requests)
 
         book.queue = CommitQueue(write, UnknownError, patience)
         first = begin(book.queue.submit, "slow")
@@ -240,7 +280,7 @@ def test_queue_who_was_overtaken_takes_nobody(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
     book = Book()
     book.queue = CommitQueue(book.write, UnknownError, 0.02)
-    late: Entry[str] = Entry("late")
+    late: Entry[str] = Entry((Request("late"),))
     book.queue._await_turn(late)  # leads, and its thread does nothing yet
     end(begin(book.queue.submit, "a"))
     with book.queue.alone():
@@ -261,14 +301,14 @@ def test_queue_who_is_never_woken_finds_out(
     monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.01)
     book = Book()
     book.queue = CommitQueue(book.write, UnknownError, 60.0)
-    first: Entry[str] = Entry("first")
+    first: Entry[str] = Entry((Request("first"),))
     book.queue._await_turn(first)
     waits = begin(book.queue.submit, "waits")
     wait_until(lambda: len(book.queue._waiting) == 1)
     assert first.group is not None
     if answered:
         book.queue._gather(first.group)
-        first.group[1].answer()
+        first.group[1].requests[0].answer()
     book.queue._next_leader(first.group)  # and whoever was to be woken then is not
     end(waits, begin(book.queue.submit, "later"))
     assert book.groups == [["later"]] if answered else [["waits"], ["later"]]
@@ -376,11 +416,13 @@ def test_queue_interrupt_anywhere_loses_no_turn() -> None:
         book = Book()
         others: list[Any] = []
 
-        def write(entries: Sequence[Entry[str]], book: Book = book, others: Any = others) -> None:
+        def write(
+            requests: Sequence[Request[str]], book: Book = book, others: Any = others
+        ) -> None:
             if not others:
                 others.extend(begin(swallowing(book, item)) for item in "ab")
                 wait_until(lambda: len(book.queue._waiting) == 2)
-            Book.write(book, entries)
+            Book.write(book, requests)
 
         book.queue._write = write
         was_interrupted = interrupted_at(place, swallowing(book, "first"))
@@ -434,11 +476,11 @@ def test_queue_interrupt_anywhere_of_who_overtakes_loses_no_turn(
     for place in PLACES:
         book, slow, outcome = Book(), threading.Event(), list[bool]()
 
-        def write(entries: Sequence[Entry[str]], book: Book = book, slow: Any = slow) -> None:
-            if entries[0].item == "slow":
+        def write(requests: Sequence[Request[str]], book: Book = book, slow: Any = slow) -> None:
+            if requests[0].item == "slow":
                 book.writing.set()
                 await_event(slow)
-            Book.write(book, entries)
+            Book.write(book, requests)
 
         def overtake(book: Book = book, place: int = place, outcome: Any = outcome) -> None:
             outcome.append(interrupted_at(place, lambda: book.queue.submit("overtakes")))

@@ -245,7 +245,7 @@ def test_manager_concurrency_many_more_than_are_kept(
 
     together(*(count(first) for first in range(4)))
     assert all(session.state.metadata == {"count": 8} for session in manager.list())
-    assert len(manager._core._slots) <= 3
+    assert len(manager._core.slots) <= 3
     assert manager.verify().ok
 
 

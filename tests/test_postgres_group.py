@@ -19,7 +19,7 @@ from session_fsm import FencedError, RevisionConflictError, SessionFsmError, Ses
 from session_fsm.errors import StateInvalidError
 from session_fsm.history import Step
 from session_fsm.stores import PostgresStore, postgres_writer
-from session_fsm.stores.commit_queue import Entry
+from session_fsm.stores.commit_queue import Request
 from session_fsm.stores.postgres_arrays import asked_with, instant, integer, packed
 from session_fsm.stores.postgres_commit import PreparedCommit
 from session_fsm.stores.postgres_group import move_together
@@ -53,15 +53,15 @@ def sent(store: PostgresStore, *changes: PreparedCommit) -> list[bool]:
 
 def written(store: PostgresStore, *commits: Commit) -> list[str]:
     """Have commits made as one group; returns what came of each."""
-    entries = [Entry(prepared(store, commit)) for commit in commits]
-    store._writer._write(entries)
-    return [told(entry) for entry in entries]
+    requests = [Request(prepared(store, commit)) for commit in commits]
+    store._writer._write(requests)
+    return [told(request) for request in requests]
 
 
-def told(entry: Entry[PreparedCommit]) -> str:
-    """Return what an entry was answered."""
-    assert not entry.pending
-    return "made" if entry.error is None else type(entry.error).__name__
+def told(request: Request[PreparedCommit]) -> str:
+    """Return what an request was answered."""
+    assert not request.pending
+    return "made" if request.error is None else type(request.error).__name__
 
 
 def test_postgres_group_writes_what_single_statements_write(

@@ -101,6 +101,25 @@ class Calls:
             # As long as something is to be undone, whoever closes waits for this call.
             self._making.discard(made)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are made."""
+        return self._open
+
+    def begin(self, function: Callable[[], object]) -> None:
+        """Have a call made that raises nothing, and that somebody holds this open for."""
+        asyncio.get_running_loop().run_in_executor(self._pool, function)
+
+    def hold(self, future: asyncio.Future[None]) -> None:
+        """Have whoever closes wait for a future, too."""
+        self._making.add(future)
+
+    def let_go(self, future: asyncio.Future[None]) -> None:
+        """Have nobody wait for a future any longer; it is done then."""
+        self._making.discard(future)
+        if not future.done():
+            future.set_result(None)
+
     async def close(self, last: Callable[[], object] | None = None) -> None:
         """Let go of the threads, when the calls that were asked for are made.
 

@@ -12,6 +12,7 @@ from .following import Following
 from .given import as_given
 from .holding import Holding
 from .listening import Listening
+from .moving import Moving
 from .steps import SteppedManager
 from .sweeping import Sweeper
 from .timing import Timing
@@ -54,6 +55,7 @@ class Desk:
         self.following = Following(inner, timing)
         self.holding = Holding(inner, calls)
         self.sweeper = Sweeper(self._sweep, timing=timing, poll_seconds=poll_seconds)
+        self.change = Moving(inner, calls, self.sweeper.expect)
 
     async def _sweep(self) -> SweepReport:
         report = await self.calls(self.inner.sweep)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from ..changes import Change
 from ..clock import Clock
-from ..decisions import cause_in_words
+from ..decisions import Decision, cause_in_words
 from ..endings import Fail
 from ..errors import SessionFsmError, SessionStartError
 from ..explain import next_timed
@@ -26,6 +27,7 @@ from ..session import FeedPage, RecoveryReport, Session
 from ..starting import Claimed
 from ..state import SessionConfig
 from ..stores.records import Work
+from ..together import AskedT, Came, change_together, is_at_hand
 from ..workers import DeferredWorker
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,51 @@ class SteppedManager(SessionManager):
     def clock(self) -> Clock:
         """What tells the time."""
         return self._core.clock
+
+    @property
+    def touch_decision(self) -> Decision:
+        """Notes that somebody is there, unless that was noted a moment ago."""
+        return self._touch
+
+    def change(self, session_id: str, decision: Decision, expected_revision: int | None) -> Session:
+        """Decide on a session and commit; errors as `Core.change`."""
+        return self._change(session_id, decision, expected_revision)
+
+    def is_at_hand(self, session_id: object) -> bool:
+        """Tell whether a session may be changed together with others, at the first try."""
+        return is_at_hand(self._core, session_id)
+
+    def change_together(
+        self,
+        asked: Iterable[AskedT],
+        tell: Callable[[AskedT, Session | BaseException | None, datetime | None], None],
+    ) -> None:
+        """Make changes at one go.
+
+        Args:
+            asked: What is asked for.
+            tell: As for `together.change_together`; told besides when the session is due.
+        """
+
+        def tell_session(each: AskedT, came: Came) -> None:
+            if not isinstance(came, Change):
+                tell(each, came, None)
+                return
+            try:
+                session, due = each.context.run(self._acted, came)
+            except BaseException as fault:  # noqa: BLE001 - it is told
+                tell(each, fault, None)
+            else:
+                tell(each, session, due)
+
+        change_together(self._core, asked, tell_session)
+
+    def _acted(self, change: Change) -> tuple[Session, datetime | None]:
+        change = self._workers.act(change)
+        session = self._session(change)
+        if change.steps:
+            return session, change.steps[-1].deadline_at
+        return session, self.deadline_of(session)
 
     def begin(
         self,

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..changes import Observer
+from ..decisions import BeginTask, Decision, Fire, MoveTo, Update, cause_in_words, with_writes
+from ..endings import Fail
 from ..errors import Refusal
 from ..feeds import POLL_SECONDS, check_position, check_waits
 from ..hooks import entering, leaving
@@ -39,7 +41,7 @@ from .children import Child, RestartLimit
 from .contexts import ContextManager, say
 from .desk import Desk, documented_by
 from .feeds import follow
-from .given import as_json, as_listed
+from .given import as_given, as_json, as_listed
 from .listening import check_hook
 from .tables import SessionTable
 from .tasks import held
@@ -99,15 +101,8 @@ class SessionVerbs(ABC):
         writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
-        return await self._desk.do(
-            self._desk.inner.transition,
-            session_id,
-            to,
-            expected_revision=expected_revision,
-            reason=reason,
-            writes=as_listed(writes),
-            **arguments,
-        )
+        decision = MoveTo(to, reason, _all_given(arguments))
+        return await self._change(session_id, decision, expected_revision, writes)
 
     async def fire(
         self,
@@ -119,15 +114,8 @@ class SessionVerbs(ABC):
         writes: Iterable[Write] = (),
         **arguments: Any,
     ) -> Session:
-        return await self._desk.do(
-            self._desk.inner.fire,
-            session_id,
-            trigger,
-            expected_revision=expected_revision,
-            reason=reason,
-            writes=as_listed(writes),
-            **arguments,
-        )
+        decision = Fire(trigger, reason, _all_given(arguments))
+        return await self._change(session_id, decision, expected_revision, writes)
 
     async def update(
         self,
@@ -138,26 +126,34 @@ class SessionVerbs(ABC):
         writes: Iterable[Write] = (),
         **changes: Any,
     ) -> Session:
-        return await self._desk.do(
-            self._desk.inner.update,
-            session_id,
-            expected_revision=expected_revision,
-            reason=reason,
-            writes=as_listed(writes),
-            **{name: _change(change) for name, change in changes.items()},
-        )
+        decision = Update({name: _given(change) for name, change in changes.items()}, reason)
+        waits = any(map(callable, changes.values()))
+        return await self._change(session_id, decision, expected_revision, writes, waits=waits)
+
+    def _change(
+        self,
+        session_id: str,
+        decision: Decision,
+        expected_revision: int | None,
+        writes: Iterable[Write],
+        *,
+        waits: bool = False,
+    ) -> Awaitable[Session]:
+        if writes != ():
+            made = with_writes(decision, as_listed(writes))
+            waits, decision = waits or made is not decision, made
+        return self._desk.change(session_id, decision, expected_revision, waits=waits)
 
     async def begin_task(
         self, session_id: str, task_id: str, *, timeout_seconds: float | None = None
     ) -> Session:
-        return await self._desk.do(
-            self._desk.inner.begin_task, session_id, task_id, timeout_seconds=timeout_seconds
-        )
+        return await self._desk.change(session_id, BeginTask(task_id, timeout_seconds))
 
     async def end_task(
         self, session_id: str, task_id: str, *, reason: str | None = None
     ) -> Session:
-        return await self._desk.do(self._desk.inner.end_task, session_id, task_id, reason=reason)
+        trigger = self.lifecycle.role("end_task")
+        return await self._desk.change(session_id, Fire(trigger, reason, {"task_id": task_id}))
 
     @asynccontextmanager
     async def task(
@@ -187,10 +183,10 @@ class SessionVerbs(ABC):
             yield session
 
     async def start_conversation(self, session_id: str) -> Session:
-        return await self._desk.do(self._desk.inner.start_conversation, session_id)
+        return await self._desk.change(session_id, Fire(self.lifecycle.role("count")))
 
     async def touch(self, session_id: str) -> Session:
-        return await self._desk.do(self._desk.inner.touch, session_id)
+        return await self._desk.change(session_id, self._desk.inner.touch_decision)
 
     # --- tables and context -----------------------------------------------------------------
 
@@ -292,7 +288,7 @@ class SessionVerbs(ABC):
                 await desk.timing.wait_event(changed, seconds)
 
     async def fail(self, session_id: str, error: str | BaseException) -> Session:
-        return await self._desk.do(self._desk.inner.fail, session_id, error)
+        return await self._desk.change(session_id, Fail(cause_in_words(error)))
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -444,5 +440,9 @@ class SessionVerbs(ABC):
         return await self._desk.do(in_batch)
 
 
-def _change(change: Any) -> Any:
+def _all_given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: as_given(each) for name, each in arguments.items()}
+
+
+def _given(change: Any) -> Any:
     return change if callable(change) else as_json(change)

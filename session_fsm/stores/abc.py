@@ -10,18 +10,42 @@ Every store obeys the same contract, the one in memory included, and passes the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from typing import TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..compaction import Checkpoint, fired
-from ..errors import StoreUnavailableError
+from ..errors import SessionFsmError, StoreUnavailableError
 from ..history import Sealed
 from ..items import Item, ItemWrites, Written
 from ..lifecycle import Lifecycle
 from ..session import SessionEvent
 from .records import Abandoned, Commit, Fed, Stored, Taken, Work
+
+Outcome = BaseException | Callable[[], None] | None
+"""What came of a commit: it was written (None), or was not, or is to be written by a call."""
+
+T = TypeVar("T")
+
+
+def prepared_each(
+    prepare: Callable[[Commit], T], commits: Iterable[Commit]
+) -> tuple[dict[int, Outcome], dict[int, T]]:
+    """Prepare commits, each by itself.
+
+    Returns:
+        By their places: the errors of those that can't be, and the others.
+    """
+    errors: dict[int, Outcome] = {}
+    prepared: dict[int, T] = {}
+    for place, commit in enumerate(commits):
+        try:
+            prepared[place] = prepare(commit)
+        except SessionFsmError as fault:
+            errors[place] = fault
+    return errors, prepared
 
 
 class SessionStore(ABC):
@@ -39,6 +63,8 @@ class SessionStore(ABC):
             long as its process lives.
         margin_seconds: How much earlier it lapses: it has so long to stop what it runs, before
             others may begin.
+        commits_together: Whether many commits by `commit_all` take less than each by itself on a
+            thread of its own.
 
     Threads: every method is safe.
     """
@@ -49,6 +75,7 @@ class SessionStore(ABC):
     clock: Clock = SYSTEM_CLOCK
     lease_seconds: float | None = None
     margin_seconds: float = 0.0
+    commits_together: bool = False
 
     # --- one session ----------------------------------------------------------------------
 
@@ -79,6 +106,30 @@ class SessionStore(ABC):
             FencedError: The owner in whose name it is made does not live, or has lost the session.
             StoreUnavailableError: It carries the operation id if the commit may have landed.
         """
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
+        """Write the steps of several sessions, at one go where that is possible; not in a batch.
+
+        None is harmed by another one that is refused, or has to wait.
+
+        Args:
+            commits: Each of another session.
+
+        Returns:
+            For each, in order: None if it is durable; the error that `commit` would raise; or what
+            writes it, and raises as `commit` does: called once, on any thread, it may take long.
+
+        Raises:
+            StoreUnavailableError: Nothing was written of any.
+        """
+        return [self._outcome(commit) for commit in commits]
+
+    def _outcome(self, commit: Commit) -> SessionFsmError | None:
+        try:
+            self.commit(commit)
+        except SessionFsmError as fault:
+            return fault
+        return None
 
     @abstractmethod
     def landed(self, session_id: str, operation_id: str) -> bool:

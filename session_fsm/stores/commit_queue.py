@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
@@ -30,7 +30,7 @@ from .relay import Relay, Runner
 Item = TypeVar("Item")
 
 MAX_TOGETHER: Final = 256
-"""Most changes that are written in one go."""
+"""Most changes that are written in one go, unless one thread alone comes with more."""
 MAX_WAITING: Final = 4096
 """Most changes that wait, or a few more; whoever comes then looks again and again for room."""
 ROOM_SECONDS: Final = 0.01
@@ -41,26 +41,21 @@ LOOK_SECONDS: Final = 0.25
 """So often those who wait look whether those whom they wait for go on at all."""
 
 
-class Entry(Runner, Generic[Item]):
-    """A change that is to be written, and the thread that waits for that.
+class Request(Generic[Item]):
+    """A change that is to be written.
 
     Attributes:
-        item: What is written; None where somebody needs the writer for itself.
+        item: What is written.
         pending: Whether there is no answer yet.
         error: The answer, if it was not written.
-        group: The entries that this one leads; None while it does not lead.
-        turn: Released when there is an answer, or this one leads.
-        is_gone: Whether its thread has left, or goes on by itself.
     """
 
-    __slots__ = ("error", "group", "item", "pending")
+    __slots__ = ("error", "item", "pending")
 
-    def __init__(self, item: Item | None) -> None:
-        super().__init__()
+    def __init__(self, item: Item) -> None:
         self.item = item
         self.pending = True
         self.error: BaseException | None = None
-        self.group: list[Entry[Item]] | None = None
 
     def answer(self, error: BaseException | None = None) -> None:
         """Say that it was written, or why not."""
@@ -68,11 +63,34 @@ class Entry(Runner, Generic[Item]):
         self.pending = False
 
 
+class Entry(Runner, Generic[Item]):
+    """A thread that waits for what it wants to have written.
+
+    Attributes:
+        requests: Its changes; none where it needs the writer for itself.
+        group: The entries that this one leads; None while it does not lead.
+        turn: Released when there is an answer to all, or this one leads.
+        is_gone: Whether its thread has left, or goes on by itself.
+    """
+
+    __slots__ = ("group", "requests")
+
+    def __init__(self, requests: Sequence[Request[Item]] = ()) -> None:
+        super().__init__()
+        self.requests = requests
+        self.group: list[Entry[Item]] | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all its changes have an answer."""
+        return bool(self.requests) and not [each for each in self.requests if each.pending]
+
+
 class CommitQueue(Generic[Item]):
     """The turns of whoever writes.
 
     Args:
-        write: Writes a group of entries, durably, and answers each; called by one thread at a time,
+        write: Writes a group of changes, durably, and answers each; called by one thread at a time,
             unless one takes too long. What it raises is an interrupt, or a fault of its own.
         unknown: Returns the error of an item of which nobody can say whether it was written.
         patience_seconds: What is too long; None: nothing is.
@@ -82,7 +100,7 @@ class CommitQueue(Generic[Item]):
 
     def __init__(
         self,
-        write: Callable[[Sequence[Entry[Item]]], None],
+        write: Callable[[Sequence[Request[Item]]], None],
         unknown: Callable[[Item], BaseException],
         patience_seconds: float | None = None,
     ) -> None:
@@ -103,29 +121,46 @@ class CommitQueue(Generic[Item]):
         Raises:
             BaseException: What it was answered with.
         """
-        entry = Entry(item)
+        request = Request(item)
+        self._have_written((request,))
+        if request.error is not None:
+            try:
+                raise request.error
+            finally:
+                del request  # or the traceback would hold itself
+        assert not request.pending
+
+    def submit_all(self, items: Iterable[Item]) -> list[BaseException | None]:
+        """Write changes, together and maybe with others; what could be written is durable then.
+
+        Args:
+            items: At least one.
+
+        Returns:
+            What each was answered with; None: it was written.
+        """
+        requests = [Request(item) for item in items]
+        self._have_written(requests)
+        return [request.error for request in requests]
+
+    def _have_written(self, requests: Sequence[Request[Item]]) -> None:
+        entry = Entry(requests)
         try:
             try:
                 self._await_turn(entry)
                 if (group := entry.group) is not None:
                     self._gather(group)
-                    self._write(group)
+                    self._write([request for each in group for request in each.requests])
             finally:
                 self._pass_on(entry)
         except BaseException:
             self._leave(entry)
             raise
-        if entry.error is not None:
-            try:
-                raise entry.error
-            finally:
-                del entry  # or the traceback would hold itself
-        assert not entry.pending
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep everybody else from writing inside, but for those who were overtaken."""
-        entry: Entry[Item] = Entry(None)
+        entry: Entry[Item] = Entry()
         try:
             try:
                 self._await_turn(entry)
@@ -158,7 +193,7 @@ class CommitQueue(Generic[Item]):
                 self._relay.hurry()
                 if self._overtakes(entry):
                     return
-                if entry.group is not None or not entry.pending:
+                if entry.group is not None or entry.is_answered:
                     # It is to be woken, and may wait for that for ever, if that was interrupted.
                     self._relay.pass_over(entry)
                     return
@@ -181,7 +216,7 @@ class CommitQueue(Generic[Item]):
             leading = self._leading
             if (
                 leading is None
-                or leading[0].item is None
+                or not leading[0].requests
                 or self._first() is not entry
                 or monotonic() - self._since < self._patience_seconds
                 or len(self._writing) >= MOST_AT_ONCE
@@ -196,22 +231,24 @@ class CommitQueue(Generic[Item]):
         if not self._waiting:
             return
         with self._mutex:
+            count = len(group[0].requests)
             # Who was overtaken takes nobody: they may stand behind somebody who writes alone.
             while (
                 self._leading is group
                 and (entry := self._first()) is not None
-                and entry.item is not None
-                and len(group) < MAX_TOGETHER
+                and entry.requests
+                and count + len(entry.requests) <= MAX_TOGETHER
             ):
                 group.append(entry)
                 self._waiting.popleft()
+                count += len(entry.requests)
 
     def _first(self) -> Entry[Item] | None:
         """Return the first who waits."""
         # An interrupt may have left somebody in the queue who has had its turn.
         while self._waiting:
             first = self._waiting[0]
-            if first.group is None and first.pending:
+            if first.group is None and not first.is_answered:
                 return first
             self._waiting.popleft()
         return None
@@ -242,8 +279,9 @@ class CommitQueue(Generic[Item]):
 
     def _answer_rest(self, group: Sequence[Entry[Item]]) -> None:
         for entry in group:
-            if entry.pending and entry.item is not None:
-                entry.answer(self._unknown(entry.item))
+            for request in entry.requests:
+                if request.pending:
+                    request.answer(self._unknown(request.item))
 
     def _next_leader(self, group: Sequence[Entry[Item]]) -> Entry[Item] | None:
         """Let the first who waits lead, if a group still does; returns it, awake or not."""

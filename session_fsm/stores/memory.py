@@ -44,6 +44,7 @@ class MemoryStore(SessionStore):
 
     url = "memory://"
     durable = False
+    commits_together = True
 
     def __init__(self, lifecycle: Lifecycle = SESSION_LIFECYCLE, *, start: int = 0) -> None:
         self.lifecycle = lifecycle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ from ..history import Sealed
 from ..lifecycle import Lifecycle
 from ..table import SESSION_LIFECYCLE
 from . import postgres_schema
+from .abc import Outcome, prepared_each
 from .postgres_checks import problems_of
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_commit import PreparedCommit
@@ -107,6 +108,7 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     """
 
     durable = True
+    commits_together = True
 
     def __init__(
         self,
@@ -181,19 +183,38 @@ class PostgresStore(PostgresOwning, PostgresReading, PostgresTables):
     # --- one session ----------------------------------------------------------------------
 
     def commit(self, commit: Commit) -> None:
+        prepared = self._prepared(commit)
+        self._make(prepared, partial(self._writer.commit, prepared))
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
+        outcomes, prepared = prepared_each(self._prepared, commits)
+        made = self._writer.commit_all(tuple(prepared.values())) if prepared else []
+        for (place, each), outcome in zip(prepared.items(), made, strict=True):
+            if isinstance(outcome, SessionFsmError):
+                self._failed(each)
+            outcomes[place] = partial(self._make, each, outcome) if callable(outcome) else outcome
+        return [outcomes[place] for place in range(len(commits))]
+
+    def _prepared(self, commit: Commit) -> PreparedCommit:
         session_id, owner_id = commit.session_id, commit.owner_id
         self._leases.check(owner_id, session_id)
         self._doubts.claimed(commit)
         token = None if commit.creates else self._tokens.of(owner_id, session_id)
-        prepared = PreparedCommit(
+        return PreparedCommit(
             commit, self.lifecycle, self._sql, token=token, before=self._before(commit)
         )
+
+    def _make(self, prepared: PreparedCommit, make: Callable[[], None]) -> None:
         try:
-            self._writer.commit(prepared)
+            make()
         except SessionFsmError:
-            if token is not None and prepared.gave_up:
-                self._tokens.drop(owner_id, session_id, token)
+            self._failed(prepared)
             raise
+
+    def _failed(self, prepared: PreparedCommit) -> None:
+        commit, token = prepared.commit, prepared.stated
+        if token is not None and prepared.gave_up:
+            self._tokens.drop(commit.owner_id, commit.session_id, token)
 
     def _before(self, commit: Commit) -> Callable[[Connection], None] | None:
         if commit.writes is not None:

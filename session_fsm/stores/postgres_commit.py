@@ -149,6 +149,7 @@ class PreparedCommit:
         only_moves: Whether it moves its session by one step, and does nothing else.
         size: The bytes of the state and the event of `moved`, once that was made.
         sql: Formats its statements.
+        stated: The token that it states; None: it states none.
         token: The token of the session once it was made; None: its owner does not own it then.
         gave_up: Whether it was refused because the token that it states is none of the session's
             any longer, though nobody has taken that from its owner; or there is no session.
@@ -158,13 +159,13 @@ class PreparedCommit:
         "_lifecycle",
         "_moved",
         "_statements",
-        "_token",
         "before",
         "commit",
         "gave_up",
         "only_moves",
         "size",
         "sql",
+        "stated",
         "token",
     )
 
@@ -187,7 +188,7 @@ class PreparedCommit:
             commit.creates or commit.claims or commit.releases or commit.stops_worker
         )
         self._lifecycle = lifecycle
-        self._token = token
+        self.stated = token
         self._moved: tuple[Value, ...] | None = None
         self._statements: list[Statement] | None = None
 
@@ -240,7 +241,7 @@ class PreparedCommit:
         return self._moved
 
     def _as_row(self) -> tuple[Value, ...]:
-        commit, token = self.commit, self._token
+        commit, token = self.commit, self.stated
         [step] = commit.steps
         ended, event = ended_at(step.state, self._lifecycle), step.sealed.event
         state, body = dumps(step.state, self._lifecycle), step.sealed.body
@@ -298,12 +299,12 @@ class PreparedCommit:
             if number:
                 when = _NEXT
                 row += [session_id, revision, commit.operation_id]
-            elif self._token is None:
+            elif self.stated is None:
                 when = _FIRST
                 row.append(commit.owner_id)
             else:
                 when = _FENCED
-                row += [Int8(self._token.number), commit.owner_id]
+                row += [Int8(self.stated.number), commit.owner_id]
         row += [Int8(revision + 1), event.at, step.sealed.body, event.digest, commit.operation_id]
         return self.sql(_step_text(verb, owner, when, work)), [*row, *moved]
 
@@ -393,9 +394,9 @@ class PreparedCommit:
             found = revision
         if found != expected:
             return RevisionConflictError(session_id=session_id, expected=expected, found=found)
-        if self._token is not None and number != self._token.number:
+        if self.stated is not None and number != self.stated.number:
             found_token = Token(number, taken)
-            self.gave_up = self._token.is_given_up(commit.owner_id, found_token, found_owner)
+            self.gave_up = self.stated.is_given_up(commit.owner_id, found_token, found_owner)
             return FencedError(session_id=session_id, owner_id=commit.owner_id)
         return None
 

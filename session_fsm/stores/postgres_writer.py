@@ -17,13 +17,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
+from functools import partial
 from itertools import accumulate, takewhile
 from typing import Final
 
 import psycopg
 
 from ..errors import SessionFsmError, StoreUnavailableError
-from .commit_queue import CommitQueue, Entry
+from .abc import Outcome
+from .commit_queue import CommitQueue, Request
 from .postgres_commit import GoneError, PreparedCommit, Row
 from .postgres_connection import Connections
 from .postgres_faults import ConnectError, is_locked, is_lost, may_go_again, told
@@ -94,6 +96,29 @@ class Writer:
                 self._make_alone(change, may_have_landed=alone.may_have_landed)
         self._noted(change)
 
+    def commit_all(self, changes: Sequence[PreparedCommit]) -> list[Outcome]:
+        """Make commits together; what has to be made alone is left to whoever can wait for it."""
+        self._connections.check_open()
+        outcomes: list[Outcome] = [partial(self.commit, change) for change in changes]
+        places = [place for place, change in enumerate(changes) if change.before is None]
+        if places:
+            errors = self._queue.submit_all(changes[place] for place in places)
+            for place, error in zip(places, errors, strict=True):
+                outcomes[place] = self._outcome(changes[place], error)
+        return outcomes
+
+    def _outcome(self, change: PreparedCommit, error: BaseException | None) -> Outcome:
+        if error is None:
+            self._noted(change)
+            return None
+        if isinstance(error, _AloneError):
+            return partial(self._make_left, change, may_have_landed=error.may_have_landed)
+        return error
+
+    def _make_left(self, change: PreparedCommit, *, may_have_landed: bool) -> None:
+        self._make_alone(change, may_have_landed=may_have_landed)
+        self._noted(change)
+
     def alone(self) -> AbstractContextManager[None]:
         """Keep every other thread from committing inside, but for what has taken long already."""
         return self._queue.alone()
@@ -112,8 +137,8 @@ class Writer:
 
     # --- together -------------------------------------------------------------------------
 
-    def _write(self, entries: Sequence[Entry[PreparedCommit]]) -> None:
-        ready = entries if len(entries) == 1 else [each for each in entries if _is_ready(each)]
+    def _write(self, requests: Sequence[Request[PreparedCommit]]) -> None:
+        ready = requests if len(requests) == 1 else [each for each in requests if _is_ready(each)]
         if not ready:
             return
         link: Connection | None = None
@@ -123,22 +148,22 @@ class Writer:
                     rows = send(link, [change for _, change in part])
                     # First those that were made: whatever goes wrong behind, they are answered.
                     others = [
-                        (entry, change)
-                        for (entry, change), row in zip(part, rows, strict=True)
-                        if not _is_made(entry, change, row)
+                        (request, change)
+                        for (request, change), row in zip(part, rows, strict=True)
+                        if not _is_made(request, change, row)
                     ]
-                    for entry, change in others:
-                        entry.answer(change.reason(link) or _AloneError(may_have_landed=False))
+                    for request, change in others:
+                        request.answer(change.reason(link) or _AloneError(may_have_landed=False))
         except (psycopg.Error, UnicodeError) as fault:
             # Without a connection nothing was sent.
             lost = link is not None and isinstance(fault, psycopg.Error) and is_lost(fault, link)
-            for entry in ready:
-                if entry.pending:
-                    entry.answer(_AloneError(may_have_landed=lost))
+            for request in ready:
+                if request.pending:
+                    request.answer(_AloneError(may_have_landed=lost))
         except SessionFsmError as fault:
-            for entry in ready:
-                if entry.pending:
-                    entry.answer(copy(fault))  # each raises its own
+            for request in ready:
+                if request.pending:
+                    request.answer(copy(fault))  # each raises its own
 
     def _unknown(self, change: PreparedCommit) -> StoreUnavailableError:
         return self._never_answered(change, "the thread that was writing was interrupted")
@@ -227,27 +252,26 @@ def _words(connections: Connections, fault: Exception) -> str:
     return getattr(error, "problem", str(error)).removeprefix(f"{connections.url}: ")
 
 
-Sent = tuple[Entry[PreparedCommit], PreparedCommit]
+Sent = tuple[Request[PreparedCommit], PreparedCommit]
 Send = Callable[[Connection, Sequence[PreparedCommit]], list[Row | None]]
 
 
-def _is_ready(entry: Entry[PreparedCommit]) -> bool:
-    """Make what is sent for an entry; if it can't be made, that is the answer of this one alone."""
-    assert entry.item is not None
+def _is_ready(request: Request[PreparedCommit]) -> bool:
+    """Make what is sent for a change; if it can't be made, that is the answer of this one alone."""
     try:
-        entry.item.encode()
+        request.item.encode()
     except UnicodeError:
-        entry.answer(_AloneError(may_have_landed=False))
+        request.answer(_AloneError(may_have_landed=False))
     except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
-        entry.answer(fault)
-    return entry.pending
+        request.answer(fault)
+    return request.pending
 
 
 def _parts(
-    entries: Sequence[Entry[PreparedCommit]], link: Connection
+    requests: Sequence[Request[PreparedCommit]], link: Connection
 ) -> Iterator[tuple[list[Sent], Send]]:
     """Yield parts, each of which goes to the server in a transaction of its own, and how."""
-    sent = [(entry, entry.item) for entry in entries if entry.item is not None]
+    sent = [(request, request.item) for request in requests]
     if len(sent) == 1:
         yield sent, _sent_together
         return
@@ -270,11 +294,11 @@ def _within(sizes: Iterable[int]) -> int:
     return max(1, sum(1 for _ in takewhile(lambda end: end <= MAX_BYTES, ends)))
 
 
-def _is_made(entry: Entry[PreparedCommit], change: PreparedCommit, row: Row | None) -> bool:
+def _is_made(request: Request[PreparedCommit], change: PreparedCommit, row: Row | None) -> bool:
     """Answer a commit if it was made: a row came back for it then."""
     if row is not None:
         change.note(row)
-        entry.answer()
+        request.answer()
     return row is not None
 
 

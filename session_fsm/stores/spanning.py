@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from heapq import merge
 from itertools import islice
 
@@ -17,7 +18,7 @@ from ..history import Sealed
 from ..items import Item, ItemWrites, Written
 from ..session import SessionEvent
 from ..state import SessionConfig
-from .abc import SessionStore
+from .abc import Outcome, SessionStore
 from .memory import MemoryStore
 from .records import Abandoned, Commit, Fed, Stored, Taken, Work, ended_at
 
@@ -49,6 +50,7 @@ class SpanningStore(SessionStore):
         self.clock = main.clock
         self.lease_seconds = main.lease_seconds
         self.margin_seconds = main.margin_seconds
+        self.commits_together = main.commits_together
         self.main = main
         # Far behind all positions of the first store: those of one are none of the other.
         self._passing = MemoryStore(main.lifecycle, start=1 << 62)
@@ -86,6 +88,21 @@ class SpanningStore(SessionStore):
             if commit.origin is None and commit.expected_revision:
                 commit = attrs.evolve(commit, origin=self._tombstone(commit.session_id))
         home.commit(commit)
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        at_home: dict[bool, list[int]] = {True: [], False: []}
+        for place, commit in enumerate(commits):
+            if commit.creates:
+                outcomes[place] = partial(self.commit, commit)
+            else:
+                at_home[self._home(commit.session_id) is self.main].append(place)
+        for is_main, places in at_home.items():
+            if places:
+                home = self.main if is_main else self._passing
+                made = home.commit_all([commits[place] for place in places])
+                outcomes.update(zip(places, made, strict=True))
+        return [outcomes[place] for place in range(len(commits))]
 
     def _tombstone(self, session_id: str) -> Sealed | None:
         # The id may have had its last life in the other store than it will have the next.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from datetime import datetime
 from itertools import takewhile
@@ -25,6 +25,7 @@ from ..lifecycle import Lifecycle
 from ..serialization import parse_instant
 from ..session import SessionEvent
 from ..table import SESSION_LIFECYCLE
+from .abc import Outcome, prepared_each
 from .feed import fed
 from .owners import OwnerLocks
 from .reading import read_event, read_state
@@ -100,6 +101,7 @@ class SqliteStore(SqliteTables):
     """
 
     durable = True
+    commits_together = True
 
     def __init__(
         self,
@@ -160,11 +162,21 @@ class SqliteStore(SqliteTables):
             return tail_of(reader, session_id)
 
     def commit(self, commit: Commit) -> None:
+        self._connections.commit(self._prepared(commit))
+
+    def _prepared(self, commit: Commit) -> PreparedCommit:
         if not self._owners.holds(commit.owner_id):
             self._connections.check_open()
             raise FencedError(session_id=commit.session_id, owner_id=commit.owner_id)
         cover = self._keys.cover(commit) if self.key_id is not None else None
-        self._connections.commit(PreparedCommit(commit, self.lifecycle, cover))
+        return PreparedCommit(commit, self.lifecycle, cover)
+
+    def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
+        outcomes, prepared = prepared_each(self._prepared, commits)
+        if prepared:
+            errors = self._connections.commit_all(prepared.values())
+            outcomes.update(zip(prepared, errors, strict=True))
+        return [outcomes[place] for place in range(len(commits))]
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         query = "SELECT 1 FROM session_event WHERE session_id = ? AND operation_id = ? LIMIT 1"

@@ -139,6 +139,10 @@ class Connections:
         """Write a change, alone or together with others; errors as `Writer.commit`."""
         self._writer.commit(change)
 
+    def commit_all(self, changes: Iterable[Change]) -> list[BaseException | None]:
+        """Write changes in one transaction; returns for each what `commit` would raise."""
+        return self._writer.commit_all(changes)
+
     def writing(self) -> AbstractContextManager[sqlite3.Connection]:
         """Give the writer inside one transaction; inside a batch, inside a part of that."""
         return self._writer.writing()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import Final, Protocol
 
 from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
-from .commit_queue import CommitQueue, Entry
+from .commit_queue import CommitQueue, Request
 
 _BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
 _TRANSACTION: Final = ("BEGIN IMMEDIATE", "COMMIT", ("ROLLBACK",))
@@ -97,32 +97,35 @@ class Writer:
         else:
             self._queue.submit(change)
 
-    def _write(self, entries: Sequence[Entry[Change]]) -> None:
+    def commit_all(self, changes: Iterable[Change]) -> list[BaseException | None]:
+        """Write changes in one transaction; returns for each what `commit` would raise."""
+        return self._queue.submit_all(changes)
+
+    def _write(self, requests: Sequence[Request[Change]]) -> None:
         """Write changes in one transaction, and answer each."""
         refused: dict[int, SessionFsmError] = {}
         try:
             with self._transaction(_TRANSACTION, "unknown") as writer:
-                for number, entry in enumerate(entries):
-                    assert entry.item is not None
+                for number, request in enumerate(requests):
                     try:
-                        entry.item.apply(writer)
+                        request.item.apply(writer)
                     except SessionFsmError as refusal:
                         refused[number] = refusal
                     except sqlite3.Error as fault:
-                        if len(entries) > 1:
+                        if len(requests) > 1:
                             raise _OneByOneError from fault
                         raise
         except _OneByOneError:
             # One of them can't be written; the others are not to suffer for it.
-            for entry in entries:
-                self._write([entry])
+            for request in requests:
+                self._write([request])
             return
         except SessionFsmError as fault:
-            for entry in entries:
-                entry.answer(_own(fault, entry))
+            for request in requests:
+                request.answer(_own(fault, request))
             return
-        for number, entry in enumerate(entries):
-            entry.answer(refused.get(number))
+        for number, request in enumerate(requests):
+            request.answer(refused.get(number))
 
     def _interrupted(self, change: Change) -> StoreUnavailableError:
         problem = f"{self._path}: the thread that was writing was interrupted"
@@ -213,11 +216,10 @@ class _OneByOneError(Exception):
     """A change of a group can't be written."""
 
 
-def _own(fault: SessionFsmError, entry: Entry[Change]) -> SessionFsmError:
-    """Return the error of a whole group as the one of an entry."""
+def _own(fault: SessionFsmError, request: Request[Change]) -> SessionFsmError:
+    """Return the error of a whole group as the one of a request."""
     own = copy(fault)
     own.__cause__ = fault.__cause__
     if isinstance(own, StoreUnavailableError) and own.operation_id is not None:
-        assert entry.item is not None
-        own.operation_id = entry.item.operation_id
+        own.operation_id = request.item.operation_id
     return own

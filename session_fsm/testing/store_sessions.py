@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import attrs
 
-from ..errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
+from ..errors import (
+    RevisionConflictError,
+    SessionExistsError,
+    SessionFsmError,
+    SessionNotFoundError,
+)
 from ..history import NO_DIGEST, audit, rebuild
+from ..items import Put
 from ..serialization import dumps
 from ..stores.abc import SessionStore
 from ..stores.memory import MemoryStore
 from ..stores.records import Commit, Stored, Work
-from .authors import Author, StoreRules, everything, grave, refused, routes
+from .authors import BEGINNING, Author, StoreRules, everything, grave, refused, routes
 
 TRICKY_JSON = {"b": 1, "a": True, "c": 1.0, "d": [0, -0.0, {}, [], None], "é\U0001f600": 2**63 - 1}
 """Equal to other JSON in Python, and different from it."""
@@ -95,6 +101,46 @@ class SessionRules(StoreRules):
         assert (caught[0].session_id, caught[0].expected, caught[0].found) == ("a", 2, 4)
         assert everything(store, "author") == before
         assert not store.landed("a", late.operation_id)
+
+    def test_store_commits_many_each_by_itself(self, store: SessionStore) -> None:
+        """Of commits that are handed over together each is made, or refused, as if it was alone."""
+        author = self.author(store)
+        for name in "abcdefg":
+            author.write(name, "activate")
+        late, gone = author.draft("b", "touch"), author.draft("g", "touch")
+        author.write("b", "touch")
+        author.write("g", "terminate", "finish")
+        author.bury("g")
+        commits = [
+            author.draft("a", "go_idle"),
+            late,
+            author.draft("new", "activate"),
+            gone,
+            author.draft("c", ("begin_task", {"task_id": "t"}), claims=[Work("task", "t")]),
+            author.draft("d", "touch", writes=[Put("notes", "k", 1)]),
+            attrs.evolve(author.draft("e", "touch"), owner_id="nobody"),
+            author.draft("f", "touch", "go_idle"),
+        ]
+        told: list[str] = []
+        for came in store.commit_all(commits):
+            try:
+                if callable(came):
+                    came()
+                elif came is not None:
+                    raise came
+            except SessionFsmError as fault:
+                told.append(type(fault).__name__)
+            else:
+                told.append("made")
+        refusals = {1: "RevisionConflictError", 3: "SessionNotFoundError", 6: "FencedError"}
+        assert told == [refusals.get(number, "made") for number in range(len(commits))]
+        for number, commit in enumerate(commits):
+            assert store.landed(commit.session_id, commit.operation_id) == (number not in refusals)
+            if number not in refusals:
+                assert store.load(commit.session_id) == outcome(commit)
+        assert store.work_of("c", "author") == (Work("task", "t"),)
+        assert [item.key for item in store.items("d", "notes", 10, None, BEGINNING)] == ["k"]
+        assert store.check() == ()
 
     def test_store_refuses_what_was_decided_on_a_later_revision(self, store: SessionStore) -> None:
         """A revision that the store has not got yet is no base for a commit."""
