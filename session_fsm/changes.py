@@ -93,6 +93,7 @@ class Observer(Protocol):
 
         Args:
             steps: In the order in which they were made; none for what was written to tables alone.
-            seconds: How long it took to write them; None: they were a whole batch's.
+            seconds: How long it took to write them; None: that is not known, as they were a whole
+                batch's, or written with others.
         """
         ...

@@ -345,9 +345,19 @@ class Core:
         slot.machine = SessionMachine(stored.state, self.lifecycle, revision=stored.revision)
         slot.tail = stored.tail
 
-    def draft(self, machine: SessionMachine, at: datetime, owner_id: str) -> Draft:
-        """Return a session on its way to a new state."""
-        return Draft(machine, at, self.store, self._auto_idle, owner_id)
+    def draft(
+        self, machine: SessionMachine, at: datetime, owner_id: str, *, may_read: bool = True
+    ) -> Draft:
+        """Return a session on its way to a new state.
+
+        Args:
+            machine: Holds it.
+            at: The instant of every step.
+            owner_id: In whose name it is decided.
+            may_read: Whether the store may be asked.
+        """
+        store = self.store if may_read else None
+        return Draft(machine, at, store, self._auto_idle, owner_id)
 
     def _commit(
         self,
@@ -418,7 +428,7 @@ class Core:
 
         Args:
             plan: What was decided.
-            seconds: How long it took to write it; None: nobody has watched.
+            seconds: How long it took to write it; None: that is not known.
         """
         slot, steps, session_id = plan.slot, plan.change.steps, plan.commit.session_id
         slot.machine, slot.tail = plan.machine, steps[-1]

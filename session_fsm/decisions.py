@@ -31,13 +31,18 @@ from .stores.records import Work
 logger = logging.getLogger(__name__)
 
 
+class WouldReadError(Exception):
+    """A decision would have to ask the store, and has none."""
+
+
 class Draft:
     """A session on its way to a new state.
 
     Args:
         machine: Holds the session; moved by the steps. Of no use once a draft is thrown away.
         at: The instant of every step.
-        store: Asked for the work in progress in the session, whoever answers for it.
+        store: Asked for the work in progress in the session, whoever answers for it; None: it is
+            not to be waited for, and `WouldReadError` is raised where it would have to be asked.
         auto_idle: Whether the end of the last task puts the session to rest.
         owner_id: In whose name it is decided.
 
@@ -64,7 +69,7 @@ class Draft:
         self,
         machine: SessionMachine,
         at: datetime,
-        store: SessionStore,
+        store: SessionStore | None,
         auto_idle: bool,
         owner_id: str,
     ) -> None:
@@ -116,7 +121,11 @@ class Draft:
     def has_worker(self) -> bool:
         """Tell whether anybody runs a worker for the session."""
         worker = Work("worker")
-        return worker not in self.let_go and worker in self._store.work_in(self.state.session_id)
+        if worker in self.let_go:
+            return False
+        if self._store is None:
+            raise WouldReadError
+        return worker in self._store.work_in(self.state.session_id)
 
 
 Decision = Callable[[Draft], None]

@@ -13,7 +13,8 @@ import logging
 import threading
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import attrs
@@ -107,6 +108,16 @@ class Outbox:
         free = self._free
         # An interrupt inside of `wait` can leave the event locked for ever: seldom go there.
         return free is None or free.is_set() or free.wait(None if wait else 0)
+
+
+@contextmanager
+def by_nobody() -> Iterator[None]:
+    """Have what is begun inside, for later, not count as done by a callback that is told now."""
+    told = _being_told.set(False)
+    try:
+        yield
+    finally:
+        _being_told.reset(told)
 
 
 class Subscribers:

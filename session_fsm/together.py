@@ -1,27 +1,37 @@
 """Changes of many sessions, made at one go by one thread: decided one by one, written together.
 
 Only what comes off at the first try is made so: a session that is known here and that nobody else
-decides on, and a decision that it accepts. Refusals, and whatever has to be read or waited for, are
-left to `Core.change`, on a thread that may wait; and so is what the store could not write together
-with others, on a thread of its own.
+decides on, and a decision that accepts it, reads nothing, and takes no time. All else is left to
+`Core.change`, on a thread that may wait; and so is what the store could not write together with
+others. Where an answer was lost, a thread of its own finds out what became of it.
+
+The sessions of a group are held until the group is written. So that none is held because of the
+guards of another one, each kind of decision is made by itself until one of it was quick, and again
+as soon as one was not.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
-from copy import copy
 from functools import partial
-from typing import TypeVar
+from time import monotonic
+from typing import Final, TypeVar
 
 from .changes import Change
 from .core import Core
-from .decisions import Decision
-from .errors import RevisionConflictError, SessionFsmError
+from .decisions import Decision, Draft
+from .errors import RevisionConflictError, StoreUnavailableError
 from .looks import in_thread
+from .sharing import own_copy
 from .slots import Plan
 from .stores.abc import Outcome
+from .stores.records import Commit
+
+SLOW_SECONDS: Final = 0.02
+"""What takes longer is not quick, be it because something else keeps the interpreter busy."""
 
 
 class Asked:
@@ -29,7 +39,7 @@ class Asked:
 
     Args:
         session_id: Of which session.
-        decision: What is decided on it; it waits for nothing.
+        decision: What is decided on it.
         expected_revision: The revision that it must have; None: any.
         context: That of whoever asks: all that is done for it is done in there.
     """
@@ -50,132 +60,227 @@ Came = Change | BaseException | None
 """What came of a change; None: nothing, and it is to be made by itself."""
 
 
-def is_at_hand(core: Core, session_id: object) -> bool:
-    """Tell whether a session may be changed at the first try: it is known here, and free.
-
-    Where somebody watches, none is: what is done for a change is to last as long as its span.
-    """
-    if core.observer is not None or not core.store.commits_together:
-        return False
-    slot = core.slots.known(session_id) if isinstance(session_id, str) else None
-    return slot is not None and slot.machine is not None
-
-
-def change_together(
-    core: Core, asked: Iterable[AskedT], tell: Callable[[AskedT, Came], None]
-) -> None:
-    """Make changes; each is durable when it is told.
+class Together:
+    """Makes changes of many sessions at one go.
 
     Args:
         core: Whose sessions.
-        asked: What is asked for.
-        tell: Called once for each; on this thread, but for those that take longer: on another one,
-            maybe later.
+        seconds: Tells what has passed.
+
+    Threads: safe.
     """
-    plans: list[tuple[AskedT, Plan]] = []
-    for each in asked:
-        plan = each.context.run(_decide, core, each)
-        if plan is None:
-            tell(each, None)
-        else:
-            plans.append((each, plan))
-    if not plans:
-        return
-    try:
-        outcomes = core.store.commit_all([plan.commit for _, plan in plans])
-        answered = list(zip(plans, outcomes, strict=True))
-    except BaseException as fault:  # noqa: BLE001 - it is told to all of them
-        for each, plan in plans:
-            plan.slot.unlock()
-            tell(each, copy(fault) if isinstance(fault, SessionFsmError) else fault)
-        return
-    made: list[tuple[AskedT, Plan]] = []
-    for (each, plan), outcome in answered:
-        if outcome is None and not core.goes_on(plan.change):
-            core.conclude(plan, None)
-            plan.slot.unlock()
-            made.append((each, plan))
-        elif isinstance(outcome, RevisionConflictError):
-            plan.slot.unlock()
-            tell(each, None)
-        else:
-            # It holds its session, and may have to wait: nobody else is to wait for that.
-            in_thread(partial(_finish, core, each, plan, outcome, tell))
-    # First all are let go of: whoever is told of one may want to change another one.
-    for each, plan in made:
-        tell(each, _told(core, each, plan, plan.change))
-    core.slots.trim()
 
+    def __init__(self, core: Core, seconds: Callable[[], float] = monotonic) -> None:
+        self._core = core
+        self._seconds = seconds
+        self._quick: set[object] = set()
 
-def _decide(core: Core, asked: Asked) -> Plan | None:
-    """Decide on a session as far as that needs no wait; its slot stays locked then."""
-    slot = core.slots.get(asked.session_id)
-    if core.closed or not slot.lock.acquire(blocking=False):
-        return None
-    plan = None
-    try:
-        slot.holder = threading.get_ident()
-        machine = slot.machine
-        if machine is None or slot.gone:
+    def is_at_hand(self, session_id: object, decision: Decision) -> bool:
+        """Tell whether a change may be made at the first try: its session is known here, and free.
+
+        Where somebody watches, none may: what is done for a change is to last as long as its span.
+        """
+        core = self._core
+        if core.observer is not None or not core.store.commits_together:
+            return False
+        if _kind(decision) not in self._quick:
+            return False
+        slot = core.slots.known(session_id) if isinstance(session_id, str) else None
+        machine = None if slot is None else slot.machine
+        if machine is None:
+            return False
+        # What is not kept waits for no store that keeps the others.
+        return machine.state.config.persistence_enabled is not False or not core.store.durable
+
+    def make(self, asked: Iterable[AskedT], tell: Callable[[AskedT, Came], None]) -> None:
+        """Make changes; each is durable when it is told.
+
+        Args:
+            asked: What is asked for.
+            tell: Called once for each; on this thread, but for those that take longer: on another
+                one, maybe later. It raises nothing.
+        """
+        plans: deque[tuple[AskedT, Plan]] = deque()
+        made: list[tuple[AskedT, Plan, Came]] = []
+        left: list[tuple[AskedT, Plan, Callable[[], None] | None]] = []
+        try:
+            for each in asked:
+                plan = each.context.run(self._decide, each)
+                if plan is None:
+                    tell(each, None)
+                else:
+                    plans.append((each, plan))
+            outcomes = self._committed([plan.commit for _, plan in plans])
+            for outcome in outcomes:
+                each, plan = plans.popleft()
+                rest = self._rest(plan, outcome)
+                if rest is not None or (outcome is None and self._core.goes_on(plan.change)):
+                    left.append((each, plan, rest))
+                else:
+                    made.append((each, plan, self._concluded(plan, outcome)))
+        finally:
+            for _, plan in plans:
+                plan.slot.unlock()
+        # All that can be is let go of by now: whoever is told of one may want to change another.
+        made += self._handed_on(left, tell)
+        for each, plan, came in made:
+            if plan.slot.outbox.held:
+                # A batch has something to tell of it first, and may take long.
+                in_thread(partial(self._tell, each, plan, came, tell))
+            else:
+                self._tell(each, plan, came, tell)
+        self._core.slots.trim()
+
+    def _decide(self, asked: Asked) -> Plan | None:
+        """Decide on a session as far as that needs no wait; its slot stays locked then."""
+        core, decision = self._core, asked.decision
+        if core.closed or core.observer is not None or _kind(decision) not in self._quick:
             return None
-        revision = machine.revision
-        if asked.expected_revision is not None and asked.expected_revision != revision:
-            return None  # that is known of an older state, perhaps: it is read again
-        # Whatever goes wrong from here on, the machine may have moved further than the store.
-        slot.machine = None
-        draft = core.draft(machine, core.clock.now(), core.owner_id)
-        asked.decision(draft)
-        if draft.steps:
-            plan = core.planned(slot, draft, machine, (revision, slot.tail), ())
-    except BaseException:  # noqa: BLE001 - raised again by whoever decides on what is fresh
+        slot = core.slots.get(asked.session_id)
+        if not slot.lock.acquire(blocking=False):
+            return None
+        plan = None
+        try:
+            slot.holder = threading.get_ident()
+            machine = slot.machine
+            if machine is None or slot.gone:
+                return None
+            revision = machine.revision
+            if asked.expected_revision is not None and asked.expected_revision != revision:
+                return None  # that is known of an older state, perhaps: it is read again
+            # Whatever goes wrong from here on, the machine may have moved further than the store.
+            slot.machine = None
+            draft = core.draft(machine, core.clock.now(), core.owner_id, may_read=False)
+            self.timed(decision)(draft)
+            if draft.steps:
+                plan = core.planned(slot, draft, machine, (revision, slot.tail), ())
+        except BaseException:  # noqa: BLE001 - raised again by whoever decides on what is fresh
+            return None
+        finally:
+            if plan is None:
+                slot.unlock()
+        return plan
+
+    def timed(self, decision: Decision) -> Decision:
+        """Return a decision that notes whether it was quick."""
+
+        def decide(draft: Draft) -> None:
+            begun = self._seconds()
+            try:
+                decision(draft)
+            finally:
+                self.note(decision, self._seconds() - begun)
+
+        return decide
+
+    def note(self, decision: Decision, seconds: float) -> None:
+        """Note how long a decision took."""
+        if seconds > SLOW_SECONDS:
+            self._quick.discard(_kind(decision))
+        else:
+            self._quick.add(_kind(decision))
+
+    def _committed(self, commits: Sequence[Commit]) -> Sequence[Outcome]:
+        """Write commits; what goes wrong with all of them is the outcome of each."""
+        if not commits:
+            return ()
+        try:
+            outcomes = self._core.store.commit_all(commits)
+            if len(outcomes) != len(commits):
+                raise RuntimeError(f"{len(outcomes)} outcomes of {len(commits)} commits")
+        except BaseException as fault:  # noqa: BLE001 - it is told
+            return [own_copy(fault) for _ in commits]
+        return outcomes
+
+    def _rest(self, plan: Plan, outcome: Outcome) -> Callable[[], None] | None:
+        """Return what finds out whether a commit was made, where that is not known."""
+        if callable(outcome):
+            return outcome
+        if isinstance(outcome, StoreUnavailableError) and outcome.operation_id is not None:
+            return partial(_raise, outcome)
         return None
-    finally:
-        if plan is None:
-            slot.unlock()
-    return plan
+
+    def _concluded(self, plan: Plan, outcome: Outcome) -> Came:
+        """Conclude what is known of a commit, and let go of its session."""
+        try:
+            if outcome is None:
+                self._core.conclude(plan, None)
+                return plan.change
+            if isinstance(outcome, RevisionConflictError | StoreUnavailableError):
+                return None  # it was not written, and may be by itself
+            assert isinstance(outcome, BaseException)
+            return outcome
+        except BaseException as fault:  # noqa: BLE001 - it is told
+            return fault
+        finally:
+            plan.slot.unlock()
+
+    def _handed_on(
+        self,
+        left: Iterable[tuple[AskedT, Plan, Callable[[], None] | None]],
+        tell: Callable[[AskedT, Came], None],
+    ) -> list[tuple[AskedT, Plan, Came]]:
+        """Have a thread for each finish what is left; returns what was finished on this one."""
+        finished: list[tuple[AskedT, Plan, Came]] = []
+        for each, plan, rest in left:
+            # It holds its session, and may have to wait: nobody else is to wait for that.
+            work = partial(self._finish, each, plan, rest, tell)
+            try:
+                threading.Thread(target=work, name="session_fsm finishes").start()
+            except (RuntimeError, MemoryError):
+                finished.append((each, plan, self._finished(each, plan, rest)))
+        return finished
+
+    def _finish(
+        self,
+        asked: AskedT,
+        plan: Plan,
+        rest: Callable[[], None] | None,
+        tell: Callable[[AskedT, Came], None],
+    ) -> None:
+        self._tell(asked, plan, self._finished(asked, plan, rest), tell)
+
+    def _finished(self, asked: Asked, plan: Plan, rest: Callable[[], None] | None) -> Came:
+        """Find out what became of a commit, and conclude it; its session is let go of."""
+        plan.slot.holder = threading.get_ident()
+        try:
+            return asked.context.run(self._changed, plan, rest)
+        except RevisionConflictError:
+            return None
+        except BaseException as fault:  # noqa: BLE001 - it is told
+            return fault
+        finally:
+            plan.slot.unlock()
+
+    def _changed(self, plan: Plan, rest: Callable[[], None] | None) -> Change:
+        core = self._core
+        if rest is None:
+            core.conclude(plan, None)
+        else:
+            core.write(plan, rest)
+        if not core.goes_on(plan.change):
+            return plan.change
+        return core.gone_on(plan.slot, plan.change, None, plan.commit.owner_id)
+
+    def _tell(
+        self, asked: AskedT, plan: Plan, came: Came, tell: Callable[[AskedT, Came], None]
+    ) -> None:
+        """Tell whoever has subscribed, and then whoever has asked."""
+        try:
+            if plan.slot.outbox:
+                asked.context.run(self._core.tell, plan.slot)
+        except BaseException as fault:  # noqa: BLE001 - an interrupt of whoever is told
+            came = fault
+        tell(asked, came)
 
 
-def _finish(
-    core: Core,
-    asked: AskedT,
-    plan: Plan,
-    outcome: Outcome,
-    tell: Callable[[AskedT, Came], None],
-) -> None:
-    """Do what is left to do for a change that was decided; on a thread of its own."""
-    came: Came
-    plan.slot.holder = threading.get_ident()
-    try:
-        came = asked.context.run(_finished, core, plan, outcome)
-    except RevisionConflictError:
-        came = None
-    except BaseException as fault:  # noqa: BLE001 - it is told
-        came = fault
-    finally:
-        plan.slot.unlock()
-    tell(asked, _told(core, asked, plan, came))
-
-
-def _finished(core: Core, plan: Plan, outcome: Outcome) -> Change:
-    if outcome is None:
-        core.conclude(plan, None)
-    else:
-        core.write(plan, outcome if callable(outcome) else partial(_raise, outcome))
-    if not core.goes_on(plan.change):
-        return plan.change
-    return core.gone_on(plan.slot, plan.change, None, plan.commit.owner_id)
-
-
-def _told(core: Core, asked: Asked, plan: Plan, came: Came) -> Came:
-    """Tell whoever has subscribed, before whoever has asked."""
-    if not plan.slot.outbox:
-        return came
-    try:
-        asked.context.run(core.tell, plan.slot)
-    except BaseException as fault:  # noqa: BLE001 - an interrupt of whoever is told
-        return fault
-    return came
+def _kind(decision: Decision) -> object:
+    """Return what decisions have in common that ask the same guards: a trigger, if they tell it."""
+    return getattr(decision, "trigger", type(decision))
 
 
 def _raise(fault: BaseException) -> None:
-    raise fault
+    try:
+        raise fault
+    finally:
+        del fault  # or the traceback would hold itself

@@ -19,6 +19,7 @@ from session_fsm import SESSION_LIFECYCLE, Lifecycle, SessionEvent, SessionManag
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore, SessionStore, SqliteStore
 from session_fsm.stores.records import Commit, Work
+from session_fsm.workers import DeferredWorker
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """Where every manual clock stands at first."""
@@ -202,6 +203,21 @@ class Worker:
         self.stops += 1
         if self._on_stop is not None:
             self._on_stop()
+
+
+class SlowWorker(DeferredWorker):
+    """A worker that takes its time to stop, and tells of it when a test has it told."""
+
+    shown = None
+
+    def __init__(self, node: SessionManager) -> None:
+        self.owner_id = node._core.owner_id
+
+    def ask_to_stop(self) -> None:
+        """Take one's time."""
+
+    def give_up(self, within_seconds: float) -> None:
+        """Take one's time."""
 
 
 def triggers(manager: SessionManager, session_id: str) -> list[str | None]:

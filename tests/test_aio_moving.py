@@ -18,12 +18,12 @@ from supervised import Watch, in_real_time, opened, simulated
 
 from session_fsm import (
     SESSION_LIFECYCLE,
+    CorruptRecordError,
     InvalidTransitionError,
     ManagerClosedError,
     Put,
     RevisionConflictError,
     Session,
-    StoreUnavailableError,
 )
 from session_fsm.aio import SessionManager, moving
 from session_fsm.aio.calls import GONE_THROUGH, NOT_BEGUN
@@ -46,8 +46,28 @@ async def with_sessions(store: HookedStore, **options: Any) -> AsyncIterator[Ses
     async with SessionManager(store, sweep_poll_seconds=600.0, **options) as manager:
         for name in NAMES:
             await manager.create(name)
+        await quick_once(manager)
         store.calls.clear()
         yield manager
+
+
+async def quick_once(manager: SessionManager) -> None:
+    """Have every kind of change be made once by itself, so that it is known to be quick."""
+    for verb in (
+        manager.create("quick", config={"max_conversations": 10_000}),
+        manager.touch("quick"),
+        manager.fire("quick", "touch"),
+        manager.transition("quick", "idle"),
+        manager.fire("quick", "resume"),
+        manager.fire("quick", "go_idle"),
+        manager.begin_task("quick", "t"),
+        manager.end_task("quick", "t"),
+        manager.fire("quick", "resume"),
+        manager.start_conversation("quick"),
+        manager.update("quick", metadata={}),
+        manager.fail("quick", "enough"),
+    ):
+        await verb
 
 
 class Stuck:
@@ -233,7 +253,7 @@ async def test_aio_moving_tells_all_of_a_fault(
     """Whatever goes wrong with many, each hears of it, and the next are made."""
 
     def fail(*_: object) -> None:
-        raise StoreUnavailableError(problem="full")
+        raise CorruptRecordError(record="r", problems=("p",))
 
     async with with_sessions(store) as manager:
         inner = manager._desk.inner
@@ -248,11 +268,24 @@ async def test_aio_moving_tells_all_of_a_fault(
         came = await asyncio.gather(
             *(manager.touch(name) for name in NAMES), return_exceptions=True
         )
-        assert Counter(type(each) for each in came) == {StoreUnavailableError: len(NAMES)}
+        assert Counter(type(each) for each in came) == {CorruptRecordError: len(NAMES)}
         assert (await manager.touch("s00")).revision == 3
 
 
-@pytest.mark.parametrize("verb", ["update", "begin_task"])
+@in_real_time
+async def test_aio_moving_makes_nothing_while_the_end_is_written(store: HookedStore) -> None:
+    """Who asks when all calls are made, and the owner is being dismissed, is told of the end."""
+    async with with_sessions(store) as manager:
+        stuck = Stuck(store, "dismiss")
+        closing = asyncio.ensure_future(manager.close())
+        await stuck.begun.wait()
+        with pytest.raises(ManagerClosedError):
+            await manager.touch("s00")
+        stuck.go_on.set()
+        await closing
+
+
+@pytest.mark.parametrize("verb", ["update", "update by a function", "begin_task"])
 @simulated
 async def test_aio_moving_has_the_sweeper_wake(clock: ManualClock, verb: str) -> None:
     """A deadline that comes with changes made together is kept, though the sweeper looks seldom."""
@@ -260,9 +293,14 @@ async def test_aio_moving_has_the_sweeper_wake(clock: ManualClock, verb: str) ->
         watch = Watch(manager)
         for name in NAMES[:3]:
             await manager.create(name)
+        await quick_once(manager)
         assert watch.triggers("s01") == [None, "activate"]
         if verb == "update":
             work = (manager.update(name, config={"timeout_minutes": 1}) for name in NAMES[:3])
+        elif verb == "update by a function":
+            work = (
+                manager.update(name, config=lambda _: {"timeout_minutes": 1}) for name in NAMES[:3]
+            )
         else:
             work = (manager.begin_task(name, "t", timeout_seconds=60) for name in NAMES[:3])
         await asyncio.gather(*work)

@@ -160,6 +160,31 @@ def test_queue_parts_no_thread_from_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     assert book.is_at_rest
 
 
+def test_queue_waits_until_all_of_a_thread_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks by itself whether it may go on waits for the last of its answers."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 0.001)
+    book, half, go_on = Book(), threading.Event(), threading.Event()
+
+    def write(requests: Sequence[Request[str]]) -> None:
+        *some, last = requests
+        for request in some:
+            request.answer()
+        half.set()
+        await_event(go_on)
+        last.answer()
+
+    with book.held_up():
+        leads = book.behind(partial(book.queue.submit, "a"))
+        many = book.behind(partial(book.queue.submit_all, "bc"))
+        book.queue._write = write
+    await_event(half)
+    with pytest.raises(TimeoutError):
+        many.result(0.1)
+    go_on.set()
+    assert end(leads, many) == [None, [None, None]]
+    assert book.is_at_rest
+
+
 def test_queue_interrupted_writing_tells_all_of_a_thread() -> None:
     """Of what a thread has handed over at once nothing is left without an answer."""
     book = Book()

@@ -18,7 +18,7 @@ import pytest
 
 ORDER = (
     "errors jsontext drafts",
-    "clock",
+    "clock sharing",
     "jsonvalue keys",
     "fields",
     "state",

@@ -11,11 +11,19 @@ from cutting import Proxy
 from postgres_server import PostgresServer
 from supervised import in_real_time
 
-from session_fsm import Put, RevisionConflictError
+from session_fsm import (
+    Put,
+    RevisionConflictError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from session_fsm.aio import SessionManager
 from session_fsm.stores import PostgresStore, postgres_writer
 from session_fsm.stores.postgres_commit import PreparedCommit
 from session_fsm.stores.postgres_group import move_together
+from session_fsm.stores.postgres_tokens import Token
+from session_fsm.stores.records import Work
+from session_fsm.testing.authors import Author
 
 NAMES = tuple(f"s{number}" for number in range(16))
 
@@ -38,8 +46,11 @@ def proxied_store(
 
 
 async def with_names(manager: SessionManager) -> None:
-    """Create the sessions."""
+    """Create the sessions, and have each kind of change be made once by itself."""
     await asyncio.gather(*(manager.create(name) for name in NAMES))
+    await manager.create("quick")
+    await manager.touch("quick")
+    await manager.start_conversation("quick")
 
 
 @in_real_time
@@ -81,6 +92,63 @@ async def test_postgres_together_waits_for_no_lock_of_another(
             assert not held.done()
             other.commit()
         assert (await held).revision == 3
+
+
+def test_postgres_together_keeps_tokens(
+    postgres: PostgresServer, postgres_store: PostgresStore
+) -> None:
+    """What was claimed together, or was left to be claimed alone, is stated from then on."""
+    store, author = postgres_store, Author(postgres_store)
+    for name in NAMES[:3]:
+        author.write(name, "activate")
+    hold = f"SELECT 1 FROM {store._connections.sql.quoted}.session WHERE session_id = 's2'"
+    claims = [author.draft(name, "touch", claims=[Work("worker")]) for name in NAMES[:3]]
+    assert store.commit_all(claims[:1]) == [None]
+    with postgres.connect() as other:
+        other.autocommit = False
+        other.execute(f"{hold} FOR UPDATE".encode())
+        left = store.commit_all(claims[1:])
+    assert [type(each) for each in left] == [StoreUnavailableError] * 2
+    assert [store._tokens.of("author", name) for name in NAMES[1:3]] == [None, None]
+    for commit in claims[1:]:
+        store.commit(commit)
+    tokens = [store._tokens.of("author", name) for name in NAMES[:3]]
+    assert [None if token is None else token.number for token in tokens] == [1, 1, 1]
+
+
+def test_postgres_together_asks_for_lost_answers(
+    proxy: Proxy, proxied_store: PostgresStore
+) -> None:
+    """What nobody knows of is told as such, and who finds out keeps what it learns."""
+    store, author = proxied_store, Author(proxied_store)
+    for name in NAMES[:2]:
+        author.write(name, "activate", claims=[Work("worker")])
+        store._tokens.drop("author", name, Token(1))
+    moves = [author.draft(name, "touch") for name in NAMES[:2]]
+    proxy.lose_answer(to=moves[0].operation_id.encode())
+    asked = store.commit_all(moves)
+    assert proxy.happened.wait(5.0)
+    for each in asked:
+        assert callable(each)
+        each()
+    tokens = [store._tokens.of("author", name) for name in NAMES[:2]]
+    assert [None if token is None else token.number for token in tokens] == [1, 1]
+    assert [store.tail(name)[0] for name in NAMES[:2]] == [3, 3]
+
+
+def test_postgres_together_gives_up_tokens_of_nothing(postgres_store: PostgresStore) -> None:
+    """Who states the token of a session that is gone states it once, also among others."""
+    store, author = postgres_store, Author(postgres_store)
+    author.write("a", "activate", claims=[Work("worker")])
+    late = author.draft("a", "touch")
+    author.write("b", "activate")
+    author.write("a", "terminate", "finish", releases=[Work("worker")])
+    author.bury("a")
+    store._tokens.keep("author", "a", Token(1))
+    refused, made = store.commit_all([late, author.draft("b", "touch")])
+    assert isinstance(refused, SessionNotFoundError)
+    assert made is None
+    assert store._tokens.of("author", "a") is None
 
 
 @in_real_time

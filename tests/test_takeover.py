@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from unittest.mock import Mock
 
 import pytest
-from managing import START, Recorder, Worker, minutes, together, triggers
+from managing import START, Recorder, SlowWorker, Worker, minutes, together, triggers
 
 from session_fsm import (
     FencedError,
@@ -21,7 +21,6 @@ from session_fsm import (
 from session_fsm.clock import ManualClock
 from session_fsm.stores import MemoryStore, PostgresStore, SessionStore
 from session_fsm.stores.records import Work
-from session_fsm.workers import DeferredWorker
 
 
 class Fleet:
@@ -301,21 +300,6 @@ def test_takeover_by_the_lapsed_node_itself(fleet: Fleet) -> None:
     again = Worker()
     assert node.recover(restart=lambda _: again).restarted == ("a",)
     assert node.get("a").worker is again
-
-
-class SlowWorker(DeferredWorker):
-    """A worker that takes its time to stop, and tells of it when a test has it told."""
-
-    shown = None
-
-    def __init__(self, node: SessionManager) -> None:
-        self.owner_id = node._core.owner_id
-
-    def ask_to_stop(self) -> None:
-        """Take one's time."""
-
-    def give_up(self, within_seconds: float) -> None:
-        """Take one's time."""
 
 
 def test_takeover_refuses_what_a_lapsed_node_had_begun(fleet: Fleet) -> None:

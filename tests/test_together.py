@@ -6,12 +6,14 @@ import contextvars
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from managing import (
     HookedStore,
     House,
+    SlowWorker,
     await_event,
     begin,
     end,
@@ -21,11 +23,11 @@ from managing import (
     wait_until,
 )
 
-from session_fsm import SessionEvent, SessionManager, StoreUnavailableError
+from session_fsm import CorruptRecordError, SessionEvent, SessionManager, StoreUnavailableError
 from session_fsm.changes import Change, Observer
 from session_fsm.decisions import Decision, Fire, Touch, Update
-from session_fsm.stores.records import Commit
-from session_fsm.together import Asked, change_together, is_at_hand
+from session_fsm.stores.records import Commit, Work
+from session_fsm.together import SLOW_SECONDS, Asked, Together
 
 pytest_plugins = ("manager_fixtures",)
 
@@ -38,13 +40,17 @@ class Asking:
     def __init__(self, house: House) -> None:
         self.store: HookedStore = house.store()
         self.manager: SessionManager = house.open(store=self.store)
+        self.now = 0.0
+        self.together = Together(self.manager._core, lambda: self.now)
         self.told: dict[str, Any] = {}
         self.threads: dict[str, int] = {}
         for name in NAMES:
             self.manager.create(name)
 
     def __call__(self, *asked: tuple[str, Decision], revision: int | None = None) -> dict[str, Any]:
-        """Ask for changes; returns what is told by the time that this is done."""
+        """Ask for changes, of kinds that are quick; returns what is told when that is done."""
+        for _, decision in asked:
+            self.together.note(decision, 0.0)
 
         def tell(each: Asked, came: object) -> None:
             assert each.session_id not in self.told
@@ -53,8 +59,14 @@ class Asking:
 
         context = contextvars.copy_context
         made = [Asked(name, decision, revision, context()) for name, decision in asked]
-        change_together(self.manager._core, made, tell)
+        self.together.make(made, tell)
         return dict(self.told)
+
+    def is_at_hand(self, session_id: object) -> bool:
+        """Tell whether a session is at hand for what is quick."""
+        touch = fire("touch")
+        self.together.note(touch, 0.0)
+        return self.together.is_at_hand(session_id, touch)
 
     def status(self, name: str) -> str:
         """Return the stored status of a session, which nobody has locked."""
@@ -81,7 +93,7 @@ def test_together_writes_at_one_go(asking: Asking) -> None:
     for name, change in told.items():
         assert (change.state.session_id, change.state.status, change.revision) == (name, "idle", 3)
         assert triggers(asking.manager, name) == [None, "activate", "go_idle"]
-        assert is_at_hand(asking.manager._core, name)
+        assert asking.is_at_hand(name)
     assert set(asking.threads.values()) == {threading.get_ident()}
     assert asking.manager.verify().problems == ()
 
@@ -108,8 +120,20 @@ def test_together_keeps_in_mind_what_is_in_use(
     asking = Asking(house)
     asking((NAMES[0], fire("touch")))
     asking.manager.create("one more")
-    assert is_at_hand(asking.manager._core, NAMES[0])
-    assert not is_at_hand(asking.manager._core, NAMES[1])
+    assert asking.is_at_hand(NAMES[0])
+    assert not asking.is_at_hand(NAMES[1])
+
+
+def test_together_keeps_no_more_in_mind_than_may_be(asking: Asking) -> None:
+    """What was kept beyond the bound, because it was in use, is let go of afterwards."""
+    slots = asking.manager._core.slots
+
+    def shrink(_: object) -> None:
+        slots._most = 2
+
+    asking.store.before["commit_all"] = once(shrink)
+    asking(*((name, fire("touch")) for name in NAMES))
+    assert len(slots) == 2
 
 
 def test_together_leaves_what_is_not_simple(asking: Asking, house: House) -> None:
@@ -142,7 +166,9 @@ def test_together_leaves_what_changes_nothing(house: House) -> None:
     manager.create("a")
     told: list[object] = []
     asked = [Asked("a", manager._touch, None, contextvars.copy_context())]
-    change_together(manager._core, asked, lambda _, came: told.append(came))
+    together = Together(manager._core)
+    together.note(manager._touch, 0.0)
+    together.make(asked, lambda _, came: told.append(came))
     assert told == [None]
     assert manager.touch("a").revision == 2
 
@@ -166,15 +192,16 @@ def test_together_waits_for_nobody(asking: Asking) -> None:
 
     busy = begin(asking.manager.update, "s0", metadata=slowly)
     await_event(deciding)
-    assert not is_at_hand(asking.manager._core, "s0")
+    assert not asking.is_at_hand("s0")
     told = asking(("s0", fire("touch")), ("s1", fire("touch")))
     assert told["s0"] is None
     assert told["s1"].revision == 3
     go_on.set()
     end(busy)
     twice: list[object] = []
+    asking.together.note(fire("touch"), 0.0)
     asked = [Asked("s1", fire("touch"), None, contextvars.copy_context()) for _ in range(2)]
-    change_together(asking.manager._core, asked, lambda _, came: twice.append(came))
+    asking.together.make(asked, lambda _, came: twice.append(came))
     assert sorted(type(came).__name__ for came in twice) == ["Change", "NoneType"]
     assert asking.manager.touch("s1").revision == 5
 
@@ -229,12 +256,30 @@ def test_together_finishes_what_is_left_by_the_store(asking: Asking) -> None:
 
     store.commit_all = later  # type: ignore[method-assign, assignment]
     assert asking(("s0", fire("touch")), ("s1", fire("touch"))) == {}
-    assert not is_at_hand(asking.manager._core, "s0")
+    assert not asking.is_at_hand("s0")
     go_on.set()
     wait_until(lambda: len(asking.told) == 2)
     assert {change.revision for change in asking.told.values()} == {3}
     assert threading.get_ident() not in asking.threads.values()
     assert asking.manager.touch("s0").revision == 4
+
+
+def test_together_decides_afresh_what_is_left_and_too_late(asking: Asking, house: House) -> None:
+    """What is written by itself, and finds another revision by then, is told as not made."""
+    store, other = asking.store, house.open(store=asking.store)
+
+    def later(commits: list[Commit]) -> list[Any]:
+        def made() -> None:
+            other.touch("s0")
+            store.commit(commits[0])
+
+        return [made]
+
+    store.commit_all = later  # type: ignore[method-assign, assignment]
+    asking(("s0", fire("go_idle")))
+    wait_until(lambda: "s0" in asking.told)
+    assert asking.told == {"s0": None}
+    assert asking.manager.fire("s0", "go_idle").revision == 4
 
 
 def test_together_decides_afresh_what_came_too_late(asking: Asking, house: House) -> None:
@@ -252,9 +297,19 @@ def test_together_decides_afresh_what_came_too_late(asking: Asking, house: House
     assert asking.manager.fire("s0", "go_idle").revision == 4
 
 
-@pytest.mark.parametrize("fault", [StoreUnavailableError(problem="full"), MemoryError()])
-def test_together_tells_all_of_a_fault(asking: Asking, fault: Exception) -> None:
-    """A store that writes nothing fails each of them, with an error of its own, and locks none."""
+class OddError(StoreUnavailableError):
+    """An error of somebody's store, which can't be copied."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("not to be copied")
+
+
+@pytest.mark.parametrize(
+    "fault", [CorruptRecordError(record="r", problems=("p",)), MemoryError(), SystemExit()]
+)
+def test_together_tells_all_of_a_fault(asking: Asking, fault: BaseException) -> None:
+    """A store that fails at all of them fails each, with an error of its own, and locks none."""
+    fault.__cause__ = ValueError("why")
 
     def fail(*_: object) -> None:
         raise fault
@@ -262,18 +317,155 @@ def test_together_tells_all_of_a_fault(asking: Asking, fault: Exception) -> None
     asking.store.before["commit_all"] = once(fail)
     told = asking(*((name, fire("go_idle")) for name in NAMES))
     assert {type(came) for came in told.values()} == {type(fault)}
-    if isinstance(fault, StoreUnavailableError):
+    assert {came.__cause__ for came in told.values()} == {fault.__cause__}
+    if isinstance(fault, CorruptRecordError):
         assert len({id(came) for came in told.values()}) == len(NAMES)
     assert {asking.status(name) for name in NAMES} == {"active"}
 
 
-def test_together_goes_on_with_the_way_out(asking: Asking) -> None:
-    """A session that is to end, with nobody to wait for, has ended when that is told."""
-    asking(("s0", fire("terminate")), ("s1", fire("go_idle")))
+@pytest.mark.parametrize("fault", [StoreUnavailableError(problem="full"), OddError(problem="full")])
+def test_together_leaves_what_is_not_written_with_others(
+    asking: Asking, fault: StoreUnavailableError
+) -> None:
+    """What was certainly not written is to be tried by itself, and has its own answer then."""
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    asking.store.before["commit_all"] = once(fail)
+    assert asking(*((name, fire("touch")) for name in NAMES)) == dict.fromkeys(NAMES)
+    assert {asking.status(name) for name in NAMES} == {"active"}
+
+
+def test_together_takes_too_few_outcomes_for_a_fault(asking: Asking) -> None:
+    """A store that does not answer for each commit has failed at all of them."""
+    asking.store.commit_all = lambda _: [None]  # type: ignore[method-assign, assignment]
+    told = asking(*((name, fire("touch")) for name in NAMES))
+    assert {type(came) for came in told.values()} < {RuntimeError, ValueError}
+    assert {asking.status(name) for name in NAMES} == {"active"}
+
+
+def test_together_lets_go_of_what_is_made_whatever_fails(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one can't be concluded, that one is told of it; the others are told, and none locked."""
+    conclude = type(asking.manager._core).conclude
+
+    def fail(self: Any, plan: Any, seconds: Any) -> None:
+        conclude(self, plan, seconds)
+        if plan.commit.session_id == "s2":
+            raise MemoryError
+
+    monkeypatch.setattr(type(asking.manager._core), "conclude", fail)
+    told = asking(*((name, fire("go_idle")) for name in NAMES))
+    monkeypatch.undo()
+    assert isinstance(told.pop("s2"), MemoryError)
+    assert {str(change.state.status) for change in told.values()} == {"idle"}
+    assert {asking.status(name) for name in NAMES} == {"idle"}
+
+
+class Slow:
+    """A decision that takes its time.
+
+    Args:
+        asking: Whose time.
+        trigger: What it fires.
+        seconds: How long it takes.
+    """
+
+    def __init__(self, asking: Asking, trigger: str, seconds: float) -> None:
+        self._asking = asking
+        self.trigger = trigger
+        self._seconds = seconds
+
+    def __call__(self, draft: Any) -> None:
+        """Decide."""
+        self._asking.now += self._seconds
+        draft.fire(self.trigger)
+
+
+def test_together_leaves_alone_what_takes_long(asking: Asking) -> None:
+    """A kind of decision of which the last one was slow, or none was made yet, is made alone."""
+    quick, slow = (Slow(asking, "touch", share * SLOW_SECONDS) for share in (0.5, 2.0))
+    together = asking.together
+    told: list[bool] = []
+
+    def ask(*names: str) -> list[bool]:
+        told.clear()
+        asked = [Asked(name, slow, None, contextvars.copy_context()) for name in names]
+        together.make(asked, lambda _, came: told.append(came is not None))
+        return list(told)
+
+    assert not together.is_at_hand("s0", quick)
+    assert ask("s0") == [False]
+    asking.manager._core.change("s0", together.timed(quick))
+    assert together.is_at_hand("s0", slow)
+    assert sorted(ask("s0", "s1", "s2")) == [False, False, True]
+    assert not together.is_at_hand("s0", quick)
+    assert together.is_at_hand("s0", fire("touch")) is False
+    asking.manager._core.change("s0", together.timed(quick))
+    assert together.is_at_hand("s1", fire("touch"))
+
+
+def test_together_reads_nothing(asking: Asking) -> None:
+    """A decision that would have to ask the store is left to a thread that may wait for it."""
+    asking.store.calls.clear()
+    told = asking(("s0", fire("terminate")), ("s1", fire("touch")))
+    assert told["s0"] is None
+    assert isinstance(told["s1"], Change)
+    assert asking.store.calls["work_in"] == 0
+    assert asking.manager.fire("s0", "terminate").status == "terminated"
+
+
+def test_together_finishes_by_itself_where_no_thread_can_be_had(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left is finished here then, and told when no session of the group is held."""
+    store = asking.store
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def asked_for(commits: list[Commit]) -> list[Any]:
+        return [partial(store.commit, commit) for commit in commits]
+
+    def touch_others(event: SessionEvent) -> None:
+        if event.trigger == "go_idle":
+            asking.manager.touch(NAMES[-1 - NAMES.index(event.session_id)])
+
+    store.commit_all = asked_for  # type: ignore[method-assign, assignment]
+    asking.manager.subscribe(touch_others)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    told = asking(*((name, fire("go_idle")) for name in NAMES))
+    monkeypatch.undo()
+    assert {change.revision for change in told.values()} == {3}
+    assert {asking.manager.get(name).revision for name in NAMES} == {4}
+
+
+def test_together_tells_nobody_late_because_of_a_batch(asking: Asking) -> None:
+    """A change whose telling has to wait for that of a batch is told later; the others are not."""
+    slots = asking.manager._core.slots
+    asking.manager.subscribe(lambda _: None)
+    with slots.hold_back(["s0"]):
+        told = asking(*((name, fire("touch")) for name in NAMES))
+        assert list(told) == list(NAMES[1:])
     wait_until(lambda: "s0" in asking.told)
-    assert asking.told["s0"].state.status == "terminated"
-    assert triggers(asking.manager, "s0")[-2:] == ["terminate", "finish"]
-    assert asking.told["s1"].state.status == "idle"
+    assert asking.told["s0"].revision == 3
+
+
+def test_together_goes_on_where_a_worker_was_waited_for(asking: Asking) -> None:
+    """If a worker that is waited for is gone by the commit, the session ends with it."""
+    asking.manager.create("w", start=lambda _: SlowWorker(asking.manager))
+    assert asking.manager.fire("w", "terminate").status == "terminating"
+    owner_id = asking.manager._core.owner_id
+    asking.store.before["commit_all"] = once(
+        lambda *_: asking.store.release("w", [Work("worker")], owner_id)
+    )
+    asking(("w", Update({"metadata": {"k": 1}})), ("s1", fire("go_idle")))
+    wait_until(lambda: "w" in asking.told)
+    assert asking.told["w"].state.status == "terminated"
+    assert triggers(asking.manager, "w")[-2:] == ["update", "finish"]
+    assert asking.threads["w"] != asking.threads["s1"] == threading.get_ident()
 
 
 def test_together_tells_subscribers_first(asking: Asking) -> None:
@@ -292,7 +484,7 @@ def test_together_tells_subscribers_first(asking: Asking) -> None:
     assert {each for each in heard if each[1] == 3} == {(name, 3) for name in NAMES}
     for name in NAMES:
         revisions = [revision for session_id, revision in heard if session_id == name]
-        assert revisions == sorted(revisions)
+        assert revisions == [3, 4]
         assert no_gaps(asking.manager, name)
 
 
@@ -311,7 +503,8 @@ def test_together_is_done_in_the_context_of_who_asks(asking: Asking) -> None:
         context = contextvars.copy_context()
         context.run(who.set, f"caller of {name}")
         asked.append(Asked(name, decide, None, context))
-    change_together(asking.manager._core, asked, lambda *_: None)
+    asking.together.note(decide, 0.0)
+    asking.together.make(asked, lambda *_: None)
     assert sorted(seen) == sorted(
         told
         for name in NAMES
@@ -333,16 +526,16 @@ def test_together_is_for_nobody_who_is_watched(asking: Asking) -> None:
         def committed(self, steps: object, seconds: object) -> None:
             """Hear nothing."""
 
-    core = asking.manager._core
-    assert is_at_hand(core, "s0")
+    assert asking.is_at_hand("s0")
     asking.manager.observe(Watching())
-    assert not is_at_hand(core, "s0")
+    assert not asking.is_at_hand("s0")
+    assert asking(("s0", fire("touch"))) == {"s0": None}
 
 
 @pytest.mark.parametrize("session_id", [None, 7, [], "none", "\ud800"])
 def test_together_knows_only_what_is_known(asking: Asking, session_id: object) -> None:
     """What is no id, or none of a session that was worked on here, is not at hand."""
-    assert not is_at_hand(asking.manager._core, session_id)
+    assert not asking.is_at_hand(session_id)
 
 
 def test_together_makes_nothing_once_closed(asking: Asking) -> None:

@@ -107,7 +107,11 @@ class Calls:
         return self._open
 
     def begin(self, function: Callable[[], object]) -> None:
-        """Have a call made that raises nothing, and that somebody holds this open for."""
+        """Have something called that raises nothing, and that this is held open for.
+
+        Raises:
+            RuntimeError: There is no thread for it.
+        """
         asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def hold(self, future: asyncio.Future[None]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ..manager import SessionManager
 from ..session import SessionEvent
-from ..telling import Subscriber, call
+from ..telling import Subscriber, by_nobody, call
 from .timing import call_soon
 
 
@@ -77,8 +77,9 @@ class Listening:
 
     def _heard(self, event: SessionEvent) -> None:
         # What a call of the loop has changed is told before that call is answered: both go the
-        # same way to the loop, one behind the other.
-        call_soon(self._loop, self._tell, event)
+        # same way to the loop, one behind the other. A task that is begun there is in no callback.
+        with by_nobody():
+            call_soon(self._loop, self._tell, event)
 
     def _tell(self, event: SessionEvent) -> None:
         for key in (event.session_id, None):

@@ -11,10 +11,10 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from ..decisions import Decision
@@ -37,7 +37,7 @@ class _Move(Asked):
     """A change that a task waits for.
 
     Attributes:
-        is_told: Whether it is known what came of it.
+        is_told: Whether it is known what came of it, be it that nobody waits for `told` any longer.
         came: What: a session, or an error; None: nothing, and it is to be made by itself.
         told: Done when it is known.
     """
@@ -51,10 +51,7 @@ class _Move(Asked):
         expected_revision: int | None,
         told: asyncio.Future[None],
     ) -> None:
-        self.session_id = session_id
-        self.decision = decision
-        self.expected_revision = expected_revision
-        self.context = contextvars.copy_context()
+        super().__init__(session_id, decision, expected_revision, contextvars.copy_context())
         self.is_told = False
         self.came: Session | BaseException | None = None
         self.told = told
@@ -82,7 +79,7 @@ class Moving:
         self._calls = calls
         self._expect = expect
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Move] = deque()
+        self._waiting: dict[_Move, None] = {}  # in order
         self._is_due = False
         self._going: list[_Move] | None = None
         self._left = 0
@@ -108,7 +105,7 @@ class Moving:
             asyncio.CancelledError: With a note that says what became of it.
             ManagerClosedError: No calls are made any longer.
         """
-        if not waits and self._inner.is_at_hand(session_id):
+        if not waits and self._inner.is_at_hand(session_id, decision):
             if not self._calls.is_open:
                 raise ManagerClosedError()
             told = self._loop.create_future()
@@ -137,7 +134,7 @@ class Moving:
     async def _take_back(self, move: _Move, cancelled: asyncio.CancelledError) -> None:
         """Undo that a change was asked for, or wait for it; notes what has become of it."""
         if move in self._waiting:
-            self._waiting.remove(move)
+            del self._waiting[move]
             self._let_go(1)
         elif not move.is_told:
             move.told = self._loop.create_future()
@@ -153,7 +150,7 @@ class Moving:
             self._busy = self._loop.create_future()
             self._calls.hold(self._busy)
         self._left += 1
-        self._waiting.append(move)
+        self._waiting[move] = None
         self._see_to_next()
 
     def _see_to_next(self) -> None:
@@ -164,12 +161,19 @@ class Moving:
 
     def _begin(self) -> None:
         self._is_due = False
-        count = min(len(self._waiting), MOST_TOGETHER)
-        if not count:
+        going = list(islice(self._waiting, MOST_TOGETHER))
+        if not going:
             return
-        going = self._going = [self._waiting.popleft() for _ in range(count)]
+        for move in going:
+            del self._waiting[move]
+        self._going = going
         patience = self._loop.call_later(PATIENCE_SECONDS, self._go_on_without, going)
-        self._calls.begin(partial(self._make, going, patience))
+        try:
+            self._calls.begin(partial(self._make, going, patience))
+        except BaseException as fault:  # noqa: BLE001 - no thread can be had; it is told
+            told: list[Told] = [(move, fault, None) for move in going]
+            going.clear()  # should a thread come to it later, it has nothing to do
+            self._end(going, patience, told)
 
     def _go_on_without(self, going: list[_Move]) -> None:
         if self._going is going:

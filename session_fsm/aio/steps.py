@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 from ..changes import Change
@@ -27,7 +28,7 @@ from ..session import FeedPage, RecoveryReport, Session
 from ..starting import Claimed
 from ..state import SessionConfig
 from ..stores.records import Work
-from ..together import AskedT, Came, change_together, is_at_hand
+from ..together import AskedT, Came, Together
 from ..workers import DeferredWorker
 
 logger = logging.getLogger(__name__)
@@ -84,11 +85,13 @@ class SteppedManager(SessionManager):
 
     def change(self, session_id: str, decision: Decision, expected_revision: int | None) -> Session:
         """Decide on a session and commit; errors as `Core.change`."""
+        if self._core.observer is None:
+            decision = self._together.timed(decision)
         return self._change(session_id, decision, expected_revision)
 
-    def is_at_hand(self, session_id: object) -> bool:
-        """Tell whether a session may be changed together with others, at the first try."""
-        return is_at_hand(self._core, session_id)
+    def is_at_hand(self, session_id: object, decision: Decision) -> bool:
+        """Tell whether a change may be made together with others, at the first try."""
+        return self._together.is_at_hand(session_id, decision)
 
     def change_together(
         self,
@@ -99,7 +102,7 @@ class SteppedManager(SessionManager):
 
         Args:
             asked: What is asked for.
-            tell: As for `together.change_together`; told besides when the session is due.
+            tell: As for `Together.make`; told besides when the session is due.
         """
 
         def tell_session(each: AskedT, came: Came) -> None:
@@ -113,7 +116,11 @@ class SteppedManager(SessionManager):
             else:
                 tell(each, session, due)
 
-        change_together(self._core, asked, tell_session)
+        self._together.make(asked, tell_session)
+
+    @cached_property
+    def _together(self) -> Together:
+        return Together(self._core)
 
     def _acted(self, change: Change) -> tuple[Session, datetime | None]:
         change = self._workers.act(change)

@@ -1,4 +1,4 @@
-"""The verbs of a manager, awaited: each is one call of the manager of threads.
+"""The verbs of a manager, awaited: each is a call of the manager of threads, or a change like its.
 
 What waits is written anew, by the loop's own means; what decides is not.
 """

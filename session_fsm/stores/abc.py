@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..compaction import Checkpoint, fired
-from ..errors import SessionFsmError, StoreUnavailableError
+from ..errors import StoreUnavailableError
 from ..history import Sealed
 from ..items import Item, ItemWrites, Written
 from ..lifecycle import Lifecycle
@@ -25,7 +25,11 @@ from ..session import SessionEvent
 from .records import Abandoned, Commit, Fed, Stored, Taken, Work
 
 Outcome = BaseException | Callable[[], None] | None
-"""What came of a commit: it was written (None), or was not, or is to be written by a call."""
+"""What came of a commit: it was written (None), or was not, or a call finds out, and may take long.
+
+Where that is a `StoreUnavailableError` without an operation id, it was not written with the others,
+and may be by itself.
+"""
 
 T = TypeVar("T")
 
@@ -43,7 +47,7 @@ def prepared_each(
     for place, commit in enumerate(commits):
         try:
             prepared[place] = prepare(commit)
-        except SessionFsmError as fault:
+        except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
             errors[place] = fault
     return errors, prepared
 
@@ -64,7 +68,8 @@ class SessionStore(ABC):
         margin_seconds: How much earlier it lapses: it has so long to stop what it runs, before
             others may begin.
         commits_together: Whether many commits by `commit_all` take less than each by itself on a
-            thread of its own.
+            thread of its own. Not of a kind of store that has a `commit` of its own and no
+            `commit_all`.
 
     Threads: every method is safe.
     """
@@ -76,6 +81,11 @@ class SessionStore(ABC):
     lease_seconds: float | None = None
     margin_seconds: float = 0.0
     commits_together: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "commit" in vars(cls) and not {"commit_all", "commits_together"} & vars(cls).keys():
+            cls.commits_together = False  # what its commit does besides is not to be passed over
 
     # --- one session ----------------------------------------------------------------------
 
@@ -116,18 +126,19 @@ class SessionStore(ABC):
             commits: Each of another session.
 
         Returns:
-            For each, in order: None if it is durable; the error that `commit` would raise; or what
-            writes it, and raises as `commit` does: called once, on any thread, it may take long.
+            For each, in order: None if it is durable; an error as of `commit`; or, where its answer
+            was lost, what sees to it that it is made, and raises as `commit` does: to be called
+            once, on any thread.
 
         Raises:
             StoreUnavailableError: Nothing was written of any.
         """
         return [self._outcome(commit) for commit in commits]
 
-    def _outcome(self, commit: Commit) -> SessionFsmError | None:
+    def _outcome(self, commit: Commit) -> Exception | None:
         try:
             self.commit(commit)
-        except SessionFsmError as fault:
+        except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
             return fault
         return None
 

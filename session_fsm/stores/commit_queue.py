@@ -140,7 +140,15 @@ class CommitQueue(Generic[Item]):
             What each was answered with; None: it was written.
         """
         requests = [Request(item) for item in items]
-        self._have_written(requests)
+        try:
+            self._have_written(requests)
+        except Exception as fault:
+            if any(request.pending for request in requests):
+                raise
+            # Some may have been written before that: each has an answer of its own.
+            for request in requests:
+                if request.error is not None and request.error.__cause__ is None:
+                    request.error.__cause__ = fault
         return [request.error for request in requests]
 
     def _have_written(self, requests: Sequence[Request[Item]]) -> None:

@@ -16,7 +16,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from copy import copy
 from functools import partial
 from itertools import accumulate, takewhile
 from typing import Final
@@ -24,6 +23,7 @@ from typing import Final
 import psycopg
 
 from ..errors import SessionFsmError, StoreUnavailableError
+from ..sharing import own_copy
 from .abc import Outcome
 from .commit_queue import CommitQueue, Request
 from .postgres_commit import GoneError, PreparedCommit, Row
@@ -97,9 +97,9 @@ class Writer:
         self._noted(change)
 
     def commit_all(self, changes: Sequence[PreparedCommit]) -> list[Outcome]:
-        """Make commits together; what has to be made alone is left to whoever can wait for it."""
+        """Make commits together; outcomes as of `SessionStore.commit_all`."""
         self._connections.check_open()
-        outcomes: list[Outcome] = [partial(self.commit, change) for change in changes]
+        outcomes: list[Outcome] = [self._by_itself() for _ in changes]
         places = [place for place, change in enumerate(changes) if change.before is None]
         if places:
             errors = self._queue.submit_all(changes[place] for place in places)
@@ -110,13 +110,17 @@ class Writer:
     def _outcome(self, change: PreparedCommit, error: BaseException | None) -> Outcome:
         if error is None:
             self._noted(change)
-            return None
-        if isinstance(error, _AloneError):
-            return partial(self._make_left, change, may_have_landed=error.may_have_landed)
-        return error
+        if not isinstance(error, _AloneError):
+            return error
+        return partial(self._ask, change) if error.may_have_landed else self._by_itself()
 
-    def _make_left(self, change: PreparedCommit, *, may_have_landed: bool) -> None:
-        self._make_alone(change, may_have_landed=may_have_landed)
+    def _by_itself(self) -> StoreUnavailableError:
+        problem = f"{self._connections.url}: it can't be written together with others"
+        return StoreUnavailableError(problem=problem)
+
+    def _ask(self, change: PreparedCommit) -> None:
+        """See to a commit whose answer was lost."""
+        self._make_alone(change, may_have_landed=True)
         self._noted(change)
 
     def alone(self) -> AbstractContextManager[None]:
@@ -163,7 +167,7 @@ class Writer:
         except SessionFsmError as fault:
             for request in ready:
                 if request.pending:
-                    request.answer(copy(fault))  # each raises its own
+                    request.answer(own_copy(fault))
 
     def _unknown(self, change: PreparedCommit) -> StoreUnavailableError:
         return self._never_answered(change, "the thread that was writing was interrupted")

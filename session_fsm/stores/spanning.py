@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from heapq import merge
 from itertools import islice
 
@@ -17,6 +16,7 @@ from ..errors import SessionExistsError, StateInvalidError, StoreUnavailableErro
 from ..history import Sealed
 from ..items import Item, ItemWrites, Written
 from ..session import SessionEvent
+from ..sharing import own_copy
 from ..state import SessionConfig
 from .abc import Outcome, SessionStore
 from .memory import MemoryStore
@@ -90,19 +90,22 @@ class SpanningStore(SessionStore):
         home.commit(commit)
 
     def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
-        outcomes: dict[int, Outcome] = {}
-        at_home: dict[bool, list[int]] = {True: [], False: []}
-        for place, commit in enumerate(commits):
-            if commit.creates:
-                outcomes[place] = partial(self.commit, commit)
-            else:
-                at_home[self._home(commit.session_id) is self.main].append(place)
-        for is_main, places in at_home.items():
-            if places:
-                home = self.main if is_main else self._passing
-                made = home.commit_all([commits[place] for place in places])
-                outcomes.update(zip(places, made, strict=True))
-        return [outcomes[place] for place in range(len(commits))]
+        homes = [None if each.creates else self._home(each.session_id) for each in commits]
+        outcomes: list[Outcome] = [StoreUnavailableError(problem="to be written by itself")] * len(
+            commits
+        )
+        # What is in memory first: it has no part in whatever the first store may have to say.
+        for store in (self._passing, self.main):
+            places = [place for place, home in enumerate(homes) if home is store]
+            if not places:
+                continue
+            try:
+                made = store.commit_all([commits[place] for place in places])
+            except StoreUnavailableError as fault:
+                made = [own_copy(fault) for _ in places]
+            for place, outcome in zip(places, made, strict=True):
+                outcomes[place] = outcome
+        return outcomes
 
     def _tombstone(self, session_id: str) -> Sealed | None:
         # The id may have had its last life in the other store than it will have the next.

@@ -7,11 +7,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import Final, Protocol
 
 from ..errors import CorruptRecordError, SessionFsmError, StoreUnavailableError
+from ..sharing import own_copy
 from .commit_queue import CommitQueue, Request
 
 _BROKEN_FILE = {"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"}
@@ -111,14 +111,17 @@ class Writer:
                         request.item.apply(writer)
                     except SessionFsmError as refusal:
                         refused[number] = refusal
-                    except sqlite3.Error as fault:
+                    except Exception as fault:
                         if len(requests) > 1:
                             raise _OneByOneError from fault
                         raise
         except _OneByOneError:
             # One of them can't be written; the others are not to suffer for it.
             for request in requests:
-                self._write([request])
+                try:
+                    self._write([request])
+                except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
+                    request.answer(fault)
             return
         except SessionFsmError as fault:
             for request in requests:
@@ -218,8 +221,7 @@ class _OneByOneError(Exception):
 
 def _own(fault: SessionFsmError, request: Request[Change]) -> SessionFsmError:
     """Return the error of a whole group as the one of a request."""
-    own = copy(fault)
-    own.__cause__ = fault.__cause__
+    own = own_copy(fault)
     if isinstance(own, StoreUnavailableError) and own.operation_id is not None:
         own.operation_id = request.item.operation_id
     return own

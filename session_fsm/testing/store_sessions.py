@@ -9,6 +9,7 @@ from ..errors import (
     SessionExistsError,
     SessionFsmError,
     SessionNotFoundError,
+    StoreUnavailableError,
 )
 from ..history import NO_DIGEST, audit, rebuild
 from ..items import Put
@@ -122,10 +123,12 @@ class SessionRules(StoreRules):
             author.draft("f", "touch", "go_idle"),
         ]
         told: list[str] = []
-        for came in store.commit_all(commits):
+        for commit, came in zip(commits, store.commit_all(commits), strict=True):
             try:
                 if callable(came):
                     came()
+                elif isinstance(came, StoreUnavailableError) and came.operation_id is None:
+                    store.commit(commit)  # it can't be written with others
                 elif came is not None:
                     raise came
             except SessionFsmError as fault:
