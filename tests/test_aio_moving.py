@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,11 +23,15 @@ from session_fsm import (
     ManagerClosedError,
     Put,
     RevisionConflictError,
+    Row,
     Session,
+    SessionEvent,
+    guard,
 )
 from session_fsm.aio import SessionManager, moving
 from session_fsm.aio.calls import GONE_THROUGH, NOT_BEGUN
 from session_fsm.clock import ManualClock
+from session_fsm.guards import Attempt
 
 pytest_plugins = ("manager_fixtures",)
 
@@ -187,6 +191,83 @@ async def test_aio_moving_is_not_held_up_by_functions(store: HookedStore) -> Non
         go_on.set()
         assert (await slow).state.metadata == {"slow": True}
         assert store.calls["commit_all"] == 1
+
+
+@in_real_time
+async def test_aio_moving_is_not_held_up_by_guards() -> None:
+    """A guard that takes long holds its own session, and none that was asked for beside it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    @guard("patient")
+    def patient(_: Attempt) -> bool:
+        begun.set()
+        await_event(go_on)
+        return True
+
+    row = Row("ponder", "active", None, guards=patient, why="it takes long")
+    lifecycle = SESSION_LIFECYCLE.extend(name="pondering", rows=(row,))
+    store = HookedMemory(lifecycle)
+    async with SessionManager(store, lifecycle=lifecycle) as manager:
+        for name in NAMES[:3]:
+            await manager.create(name)
+        await manager.touch("s00")
+        moves = [
+            asyncio.ensure_future(verb)
+            for verb in (manager.touch("s01"), manager.fire("s00", "ponder"), manager.touch("s02"))
+        ]
+        assert await asyncio.to_thread(begun.wait, 20.0)
+        assert (await moves[0]).revision == (await moves[2]).revision == 3
+        assert (await manager.begin_task("s01", "t")).revision == 4
+        assert not moves[1].done()
+        go_on.set()
+        assert (await moves[1]).revision == 4
+
+
+@in_real_time
+async def test_aio_moving_tells_of_threads_that_can_not_be_had(store: HookedStore) -> None:
+    """Where no thread can be had, who asks is told so, and the next are made."""
+    async with with_sessions(store) as manager:
+        calls = manager._desk.calls
+        begin = calls.begin
+
+        def no_thread(work: Callable[[], object]) -> None:
+            calls.begin = begin  # type: ignore[method-assign]
+            begin(work)  # as an executor that has taken it, and can't start one more thread
+            raise RuntimeError("can't start new thread")
+
+        calls.begin = no_thread  # type: ignore[method-assign, assignment]
+        came = await asyncio.gather(
+            *(manager.touch(name) for name in NAMES[:3]), return_exceptions=True
+        )
+        assert [str(each) for each in came] == ["can't start new thread"] * 3
+        assert (await manager.touch("s00")).revision == 3
+
+
+@in_real_time
+async def test_aio_moving_tells_a_task_of_a_subscriber_in_time(store: HookedStore) -> None:
+    """A task that a subscriber has begun hears of what it changes before its verb returns."""
+    async with with_sessions(store) as manager:
+        heard: list[str] = []
+        done: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def go_on() -> None:
+            slots = manager._desk.inner._core.slots
+            with slots.hold_back(["s01"]):  # as a batch does that is not told of yet
+                touched = asyncio.ensure_future(manager.touch("s01"))
+                await asyncio.wait((touched,), timeout=0.05)
+                assert not touched.done()
+            await touched
+            done.set_result(list(heard))
+
+        def hear(event: SessionEvent) -> None:
+            heard.append(event.session_id)
+            if event.session_id == "s00":
+                tasks.append(asyncio.get_running_loop().create_task(go_on()))
+
+        manager.subscribe(hear)
+        await manager.touch("s00")
+        assert await done == ["s00", "s01"]
 
 
 @in_real_time

@@ -185,6 +185,16 @@ def test_queue_waits_until_all_of_a_thread_are_answered(monkeypatch: pytest.Monk
     assert book.is_at_rest
 
 
+def test_queue_answers_all_of_a_thread_when_writing_fails() -> None:
+    """If writing fails in an unforeseen way, each is told that its fate is open, and why."""
+    book = Book()
+    book.fault = fault = ZeroDivisionError()
+    errors = book.queue.submit_all("ab")
+    assert [type(error) for error in errors] == [UnknownError, UnknownError]
+    assert [error.__cause__ for error in errors if error is not None] == [fault, fault]
+    assert book.is_at_rest
+
+
 def test_queue_interrupted_writing_tells_all_of_a_thread() -> None:
     """Of what a thread has handed over at once nothing is left without an answer."""
     book = Book()

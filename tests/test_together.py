@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +26,8 @@ from managing import (
 from session_fsm import CorruptRecordError, SessionEvent, SessionManager, StoreUnavailableError
 from session_fsm.changes import Change, Observer
 from session_fsm.decisions import Decision, Fire, Touch, Update
+from session_fsm.stores import MemoryStore, sqlite_commit
+from session_fsm.stores.abc import Outcome
 from session_fsm.stores.records import Commit, Work
 from session_fsm.together import SLOW_SECONDS, Asked, Together
 
@@ -109,6 +111,8 @@ def test_together_of_what_is_kept_and_what_is_not(file_house: House) -> None:
     )
     assert asking.store.calls["commit_all"] == 1
     assert asking.store.load("p0") is None
+    assert asking.is_at_hand("s0")
+    assert not asking.is_at_hand("p0")  # it need not wait for what writes the others
     assert asking.manager.verify().problems == ()
 
 
@@ -335,6 +339,70 @@ def test_together_leaves_what_is_not_written_with_others(
     asking.store.before["commit_all"] = once(fail)
     assert asking(*((name, fire("touch")) for name in NAMES)) == dict.fromkeys(NAMES)
     assert {asking.status(name) for name in NAMES} == {"active"}
+
+
+def test_together_holds_nothing_when_it_fails_itself(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can't go on, what was decided by then is let go of, and was not written."""
+    get, asked = type(asking.manager._core.slots).get, []
+
+    def fail(self: Any, session_id: str) -> Any:
+        asked.append(session_id)
+        if len(asked) == 3:
+            raise MemoryError
+        return get(self, session_id)
+
+    monkeypatch.setattr(type(asking.manager._core.slots), "get", fail)
+    with pytest.raises(MemoryError):
+        asking(*((name, fire("go_idle")) for name in NAMES))
+    monkeypatch.undo()
+    assert asking.told == {}
+    assert {asking.status(name) for name in NAMES} == {"active"}
+
+
+def test_together_fails_one_for_its_own_error(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever kind of error one commit has in a store, it is told of that one alone."""
+
+    def fail(commit: Commit) -> None:
+        if commit.session_id == "s2":
+            raise OSError("of this one alone")
+
+    apply = sqlite_commit.PreparedCommit.apply
+
+    def failing(self: Any, writer: Any) -> None:
+        apply(self, writer)
+        fail(self._commit)
+
+    asking.store.before["commit"] = fail
+    monkeypatch.setattr(sqlite_commit.PreparedCommit, "apply", failing)
+    told = asking(*((name, fire("go_idle")) for name in NAMES))
+    monkeypatch.undo()
+    asking.store.before.clear()
+    assert isinstance(told.pop("s2"), OSError)
+    assert {str(change.state.status) for change in told.values()} == {"idle"}
+    assert asking.status("s2") == "active"
+    assert asking.manager.verify().problems == ()
+
+
+def test_together_passes_over_no_commit_of_ones_own() -> None:
+    """A kind of store that commits in its own way is not asked to commit in the way of another."""
+
+    class Audited(MemoryStore):
+        def commit(self, commit: Commit) -> None:
+            super().commit(commit)
+
+    class AuditedTogether(Audited):
+        def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
+            return super().commit_all(commits)
+
+        commits_together = True
+
+    assert MemoryStore.commits_together
+    assert not Audited.commits_together
+    assert AuditedTogether.commits_together
 
 
 def test_together_takes_too_few_outcomes_for_a_fault(asking: Asking) -> None:
