@@ -165,19 +165,23 @@ class Together:
         """Return a decision that notes whether it was quick."""
 
         def decide(draft: Draft) -> None:
-            begun = self._seconds()
+            begun, made = self._seconds(), False
             try:
                 decision(draft)
+                made = True
             finally:
-                self.note(decision, self._seconds() - begun)
+                self.note(decision, self._seconds() - begun, made=made)
 
         return decide
 
-    def note(self, decision: Decision, seconds: float) -> None:
-        """Note how long a decision took."""
+    def note(self, decision: Decision, seconds: float, *, made: bool = True) -> None:
+        """Note how long a decision took, and whether anything came of it.
+
+        What is refused is never known to be quick: anything may be asked for.
+        """
         if seconds > SLOW_SECONDS:
             self._quick.discard(_kind(decision))
-        else:
+        elif made:
             self._quick.add(_kind(decision))
 
     def _committed(self, commits: Sequence[Commit]) -> Sequence[Outcome]:
@@ -276,7 +280,8 @@ class Together:
 
 def _kind(decision: Decision) -> object:
     """Return what decisions have in common that ask the same guards: a trigger, if they tell it."""
-    return getattr(decision, "trigger", type(decision))
+    trigger = getattr(decision, "trigger", None)
+    return trigger if isinstance(trigger, str) else type(decision)
 
 
 def _raise(fault: BaseException) -> None:

@@ -23,7 +23,13 @@ from managing import (
     wait_until,
 )
 
-from session_fsm import CorruptRecordError, SessionEvent, SessionManager, StoreUnavailableError
+from session_fsm import (
+    CorruptRecordError,
+    InvalidTransitionError,
+    SessionEvent,
+    SessionManager,
+    StoreUnavailableError,
+)
 from session_fsm.changes import Change, Observer
 from session_fsm.decisions import Decision, Fire, Touch, Update
 from session_fsm.stores import MemoryStore, sqlite_commit
@@ -473,6 +479,27 @@ def test_together_leaves_alone_what_takes_long(asking: Asking) -> None:
     assert together.is_at_hand("s0", fire("touch")) is False
     asking.manager._core.change("s0", together.timed(quick))
     assert together.is_at_hand("s1", fire("touch"))
+
+
+def test_together_remembers_no_made_up_triggers(asking: Asking) -> None:
+    """What is refused leaves nothing behind, and makes what is made at one go no slower."""
+    together, core = asking.together, asking.manager._core
+    for decision in (fire("made up"), fire("resume")):
+        with pytest.raises(InvalidTransitionError):
+            core.change("s0", together.timed(decision))
+        assert not together.is_at_hand("s0", decision)
+    assert asking(("s0", fire("resume")), ("s1", fire("go_idle")))["s0"] is None
+    assert together.is_at_hand("s1", fire("resume"))
+    slow = Slow(asking, "resume", 2 * SLOW_SECONDS)
+    with pytest.raises(InvalidTransitionError):
+        core.change("s0", together.timed(slow))
+    assert not together.is_at_hand("s1", fire("resume"))
+
+
+@pytest.mark.parametrize("trigger", [None, 7, []])
+def test_together_takes_anything_for_a_trigger(asking: Asking, trigger: Any) -> None:
+    """What is no word is nothing that is known to be quick, and is refused elsewhere."""
+    assert not asking.together.is_at_hand("s0", Fire(trigger))
 
 
 def test_together_reads_nothing(asking: Asking) -> None:
