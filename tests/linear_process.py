@@ -117,16 +117,25 @@ class Driver:
 
     def call(self) -> Call:
         """Make the next call."""
-        operation = self._chooser.next()
-        seen = self._seen[operation.session_id]
-        operation = self._addressed(operation, seen)
+        operation = self.next()
         call = recorded(
             operation, lambda: perform(self._manager, operation), self._now, self._begins
         )
+        self.note(call)
+        return call
+
+    def next(self) -> Operation:
+        """Return what is to be asked for next."""
+        operation = self._chooser.next()
+        return self._addressed(operation, self._seen[operation.session_id])
+
+    def note(self, call: Call) -> None:
+        """Keep in mind what came of a call."""
+        place, _, _ = call.operation.session_id.rpartition(".")
+        seen = self._seen[place]
         seen.revision = call.revision
         if call.status is not None or call.error == "SessionExistsError":
             seen.status = call.status or "active"
-        return call
 
     def _addressed(self, operation: Operation, seen: _Seen) -> Operation:
         """Let an operation be on the life that a place has now, or begin a new one."""

@@ -29,8 +29,10 @@ from session_fsm import (
     guard,
 )
 from session_fsm.aio import SessionManager, moving
-from session_fsm.aio.calls import GONE_THROUGH, NOT_BEGUN
+from session_fsm.aio.calls import GONE_THROUGH, NOT_BEGUN, Calls
+from session_fsm.aio.steps import SteppedManager
 from session_fsm.clock import ManualClock
+from session_fsm.decisions import Fire
 from session_fsm.guards import Attempt
 
 pytest_plugins = ("manager_fixtures",)
@@ -364,6 +366,20 @@ async def test_aio_moving_makes_nothing_while_the_end_is_written(store: HookedSt
             await manager.touch("s00")
         stuck.go_on.set()
         await closing
+
+
+@in_real_time
+async def test_aio_moving_makes_nothing_when_all_calls_are_made() -> None:
+    """Who asks when there are no threads any longer is told that the manager is closed."""
+    inner, calls = SteppedManager("memory://"), Calls(1)
+    inner.create("s")
+    change = moving.Moving(inner, calls, lambda _: None)
+    assert (await change("s", Fire("touch"))).revision == 3
+    assert inner.is_at_hand("s", Fire("touch"))
+    await calls.close()
+    with pytest.raises(ManagerClosedError):
+        await change("s", Fire("touch"))
+    inner.close()
 
 
 @pytest.mark.parametrize("verb", ["update", "update by a function", "begin_task"])
