@@ -225,24 +225,34 @@ async def test_aio_moving_is_not_held_up_by_guards() -> None:
         assert (await moves[1]).revision == 4
 
 
+@pytest.mark.parametrize("is_made", [False, True])
 @in_real_time
-async def test_aio_moving_tells_of_threads_that_can_not_be_had(store: HookedStore) -> None:
-    """Where no thread can be had, who asks is told so, and the next are made."""
+async def test_aio_moving_tells_of_threads_that_can_not_be_had(
+    store: HookedStore, *, is_made: bool
+) -> None:
+    """Where no thread can be had, who asks is told so, unless another one has made it already."""
     async with with_sessions(store) as manager:
-        calls = manager._desk.calls
+        calls, taken = manager._desk.calls, []
         begin = calls.begin
 
         def no_thread(work: Callable[[], object]) -> None:
+            # As an executor that has taken it, and can't start one more thread.
             calls.begin = begin  # type: ignore[method-assign]
-            begin(work)  # as an executor that has taken it, and can't start one more thread
+            taken.append(work)
+            if is_made:
+                work()
             raise RuntimeError("can't start new thread")
 
         calls.begin = no_thread  # type: ignore[method-assign, assignment]
         came = await asyncio.gather(
             *(manager.touch(name) for name in NAMES[:3]), return_exceptions=True
         )
-        assert [str(each) for each in came] == ["can't start new thread"] * 3
-        assert (await manager.touch("s00")).revision == 3
+        if is_made:
+            assert [each.revision for each in came if isinstance(each, Session)] == [3] * 3
+        else:
+            assert [str(each) for each in came] == ["can't start new thread"] * 3
+        taken.pop()()
+        assert (await manager.touch("s00")).revision == 3 + is_made
 
 
 @in_real_time

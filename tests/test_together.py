@@ -26,6 +26,7 @@ from managing import (
 from session_fsm import (
     CorruptRecordError,
     InvalidTransitionError,
+    SessionConfig,
     SessionEvent,
     SessionManager,
     StoreUnavailableError,
@@ -35,6 +36,8 @@ from session_fsm.decisions import Decision, Fire, Touch, Update
 from session_fsm.stores import MemoryStore, sqlite_commit
 from session_fsm.stores.abc import Outcome
 from session_fsm.stores.records import Commit, Work
+from session_fsm.stores.spanning import SpanningStore
+from session_fsm.testing.authors import Author
 from session_fsm.together import SLOW_SECONDS, Asked, Together
 
 pytest_plugins = ("manager_fixtures",)
@@ -120,6 +123,31 @@ def test_together_of_what_is_kept_and_what_is_not(file_house: House) -> None:
     assert asking.is_at_hand("s0")
     assert not asking.is_at_hand("p0")  # it need not wait for what writes the others
     assert asking.manager.verify().problems == ()
+
+
+def test_together_makes_what_is_not_kept_whatever_the_store_says(file_house: House) -> None:
+    """Sessions in memory have no part in what goes wrong with the store of the others."""
+    asking = Asking(file_house)
+    asking.manager.create("p0", config={"persistence_enabled": False})
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError(problem="full")
+
+    asking.store.before["commit_all"] = once(fail)
+    told = asking(*((name, fire("go_idle")) for name in (*NAMES, "p0")))
+    assert told.pop("p0").state.status == "idle"
+    assert told == dict.fromkeys(NAMES)
+
+
+def test_together_creates_nothing_in_the_wrong_place(file_house: House) -> None:
+    """A session that is not to be kept is created by itself: it has no home yet."""
+    store = file_house.store()
+    span = SpanningStore(store)
+    author = Author(span, config_of=lambda _: SessionConfig(persistence_enabled=False))
+    [outcome] = span.commit_all([author.draft("p0", "activate")])
+    assert isinstance(outcome, StoreUnavailableError)
+    assert outcome.operation_id is None
+    assert store.load("p0") is span.load("p0") is None
 
 
 def test_together_keeps_in_mind_what_is_in_use(

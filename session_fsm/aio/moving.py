@@ -168,20 +168,24 @@ class Moving:
             del self._waiting[move]
         self._going = going
         patience = self._loop.call_later(PATIENCE_SECONDS, self._go_on_without, going)
+        unclaimed: list[None] = [None]
         try:
-            self._calls.begin(partial(self._make, going, patience))
+            self._calls.begin(partial(self._make, going, patience, unclaimed))
         except BaseException as fault:  # noqa: BLE001 - no thread can be had; it is told
-            told: list[Told] = [(move, fault, None) for move in going]
-            going.clear()  # should a thread come to it later, it has nothing to do
-            self._end(going, patience, told)
+            if _claimed(unclaimed):  # or there is one that makes them, and tells of them
+                self._end(going, patience, [(move, fault, None) for move in going])
 
     def _go_on_without(self, going: list[_Move]) -> None:
         if self._going is going:
             self._going = None
             self._see_to_next()
 
-    def _make(self, going: list[_Move], patience: asyncio.TimerHandle) -> None:
+    def _make(
+        self, going: list[_Move], patience: asyncio.TimerHandle, unclaimed: list[None]
+    ) -> None:
         """Make changes; on a thread."""
+        if not _claimed(unclaimed):
+            return
         me = threading.get_ident()
         told: list[Told] = []
 
@@ -221,3 +225,12 @@ class Moving:
         if not self._left and self._busy is not None:
             self._calls.let_go(self._busy)
             self._busy = None
+
+
+def _claimed(unclaimed: list[None]) -> bool:
+    """Tell whether whoever asks is the first to do so."""
+    try:
+        unclaimed.pop()
+    except IndexError:
+        return False
+    return True
