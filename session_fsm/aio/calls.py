@@ -112,7 +112,7 @@ class Calls:
         Raises:
             RuntimeError: There is no thread for it.
         """
-        asyncio.get_running_loop().run_in_executor(self._pool, function)
+        self._pool.submit(function)
 
     def hold(self, future: asyncio.Future[None]) -> None:
         """Have whoever closes wait for a future, too."""
