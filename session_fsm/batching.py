@@ -58,6 +58,9 @@ class Batches:
         subscribers: Who is told.
         bell: Rung for whoever waits for events.
 
+    Attributes:
+        any: Whether there is one now, of whichever thread.
+
     Threads: safe.
     """
 
@@ -69,6 +72,7 @@ class Batches:
         self._subscribers = subscribers
         self._bell = bell
         self._open: Batch | None = None
+        self.any = False
 
     @property
     def mine(self) -> Batch | None:
@@ -103,11 +107,11 @@ class Batches:
             try:
                 with self._store.batch():
                     batch = Batch(threading.get_ident(), Slots(MAX_RECENT_SESSIONS))
-                    self._open = batch
+                    self._open, self.any = batch, True
                     try:
                         yield batch
                     finally:
-                        self._open = None
+                        self._open, self.any = None, False
                     # From here on others may see what was done, and go on with it: what they tell
                     # has to wait for what is told of the batch.
                     slots = held.enter_context(self._slots.hold_back(batch.touched))

@@ -41,7 +41,7 @@ from .owning import OwnName
 from .slots import MAX_RECENT_SESSIONS, Plan, Slot, Slots
 from .state import SessionState
 from .stores.abc import SessionStore
-from .stores.records import Commit, Stored, StoredStep, Tail, Taken, Work, commit_of
+from .stores.records import Commit, Stored, Tail, Taken, Work, commit_of
 from .telling import Subscriber, Subscribers
 from .waking import Bell, Lookout
 from .work import ShownWork, in_order
@@ -176,10 +176,9 @@ class Core:
             if decision is not None:
                 decision(draft)
             try:
-                steps = self._commit(slot, draft, machine, origin, claims)
+                return self._commit(slot, draft, machine, origin, claims)
             except RevisionConflictError:
                 continue  # the id was used and purged meanwhile
-            return Change(machine.state, machine.revision, steps)
 
     def change(
         self,
@@ -232,7 +231,7 @@ class Core:
 
     def _locked(self, session_id: str, work: Callable[..., T], *arguments: Any) -> T:
         """Do something with the slot of a session, locked, then tell of what was committed."""
-        batch = self.batches.mine
+        batch = self.batches.mine if self.batches.any else None
         slots = self.slots if batch is None else batch.slots
         me = threading.get_ident()
         while True:
@@ -332,13 +331,10 @@ class Core:
                 slot.machine = machine
                 return Change(machine.state, machine.revision, (), written)
             try:
-                origin = (before, slot.tail)
-                steps = self._commit(slot, draft, machine, origin, claims)
+                return self._commit(slot, draft, machine, (before, slot.tail), claims)
             except RevisionConflictError:
                 if expected_revision is not None:
                     raise
-                continue
-            return Change(machine.state, machine.revision, steps)
 
     def _reload(self, slot: Slot, session_id: str) -> None:
         stored = self.read(session_id)
@@ -366,10 +362,10 @@ class Core:
         machine: SessionMachine,
         origin: tuple[int, Tail],
         claims: tuple[Work, ...],
-    ) -> tuple[StoredStep, ...]:
+    ) -> Change:
         plan = self.planned(slot, draft, machine, origin, claims)
         self.write(plan)
-        return plan.change.steps
+        return plan.change
 
     def planned(
         self,
@@ -432,7 +428,7 @@ class Core:
         """
         slot, steps, session_id = plan.slot, plan.change.steps, plan.commit.session_id
         slot.machine, slot.tail = plan.machine, steps[-1]
-        if (batch := self.batches.mine) is not None:
+        if self.batches.any and (batch := self.batches.mine) is not None:
             batch.note(session_id, steps)
             return
         if self._subscribers.any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from .errors import StoreError, StoreUnavailableError
 from .stores.abc import SessionStore
@@ -32,16 +31,19 @@ def write(
         StoreError: As `SessionStore.commit`.
     """
     try:
-        _write(store, commit, partial(store.commit, commit) if make is None else make)
+        _write(store, commit, make)
     except StoreUnavailableError as fault:
         if fault.operation_id is not None and _WORKER in commit.claims:
             doubtful.append(commit)
         raise
 
 
-def _write(store: SessionStore, commit: Commit, make: Callable[[], None]) -> None:
+def _write(store: SessionStore, commit: Commit, make: Callable[[], None] | None) -> None:
     try:
-        make()
+        if make is None:
+            store.commit(commit)
+        else:
+            make()
     except StoreUnavailableError as fault:
         if fault.operation_id is None:
             raise

@@ -14,6 +14,7 @@ from supervised import in_real_time, waits
 
 from session_fsm import SESSION_LIFECYCLE, ManagerClosedError, Session
 from session_fsm.aio import Child, ChildContext, SessionManager
+from session_fsm.aio.calls import Calls
 
 
 class Gate:
@@ -191,3 +192,28 @@ async def test_aio_closing_is_not_needed_to_let_go_of_what_was_taken_over(tmp_pa
         session = await manager.supervise("s", [Child("c", waits)])
         assert session.worker.alive
     store.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+@in_real_time
+async def test_aio_closing_waits_for_those_who_are_just_told(turns: int) -> None:
+    """Whoever is told while the calls are being closed may make the call that follows from it."""
+    calls, loop = Calls(1), asyncio.get_running_loop()
+    first, last, told = (loop.create_future() for _ in range(3))
+
+    async def goes_on() -> int:
+        await told
+        return await calls(lambda: 7)
+
+    asked = asyncio.ensure_future(goes_on())
+    calls.hold(first)
+    closing = asyncio.ensure_future(calls.close())
+    await asyncio.sleep(0)
+    calls.hold(last)
+    calls.let_go(first)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    told.set_result(None)
+    calls.let_go(last)
+    assert await asked == 7
+    await closing

@@ -233,6 +233,7 @@ async def test_aio_moving_tells_of_threads_that_can_not_be_had(
     """Where no thread can be had, who asks is told so, unless another one has made it already."""
     async with with_sessions(store) as manager:
         calls, taken = manager._desk.calls, []
+        begun, go_on = threading.Event(), threading.Event()
         begin = calls.begin
 
         def no_thread(work: Callable[[], object]) -> None:
@@ -240,18 +241,26 @@ async def test_aio_moving_tells_of_threads_that_can_not_be_had(
             calls.begin = begin  # type: ignore[method-assign]
             taken.append(work)
             if is_made:
-                work()
+                go_on.set()
+                await_event(begun)
             raise RuntimeError("can't start new thread")
 
+        def make() -> None:
+            await_event(go_on)
+            store.before["commit_all"] = once(lambda *_: begun.set())
+            taken[0]()
+
         calls.begin = no_thread  # type: ignore[method-assign, assignment]
+        late = asyncio.ensure_future(asyncio.to_thread(make))
         came = await asyncio.gather(
             *(manager.touch(name) for name in NAMES[:3]), return_exceptions=True
         )
+        go_on.set()
+        await late
         if is_made:
             assert [each.revision for each in came if isinstance(each, Session)] == [3] * 3
         else:
             assert [str(each) for each in came] == ["can't start new thread"] * 3
-        taken.pop()()
         assert (await manager.touch("s00")).revision == 3 + is_made
 
 

@@ -106,23 +106,25 @@ class Calls:
         """Whether calls are made."""
         return self._open
 
-    def begin(self, function: Callable[[], object]) -> None:
+    def begin(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Have something called that raises nothing, and that this is held open for.
 
         Raises:
             RuntimeError: There is no thread for it.
         """
-        self._pool.submit(function)
+        return asyncio.get_running_loop().run_in_executor(self._pool, function)
 
     def hold(self, future: asyncio.Future[None]) -> None:
         """Have whoever closes wait for a future, too."""
         self._making.add(future)
 
     def let_go(self, future: asyncio.Future[None]) -> None:
-        """Have nobody wait for a future any longer; it is done then."""
+        """Have nobody wait for a future any longer, once those go on who were told until now."""
+        asyncio.get_running_loop().call_soon(self._let_go, future)
+
+    def _let_go(self, future: asyncio.Future[None]) -> None:
         self._making.discard(future)
-        if not future.done():
-            future.set_result(None)
+        future.set_result(None)
 
     async def close(self, last: Callable[[], object] | None = None) -> None:
         """Let go of the threads, when the calls that were asked for are made.

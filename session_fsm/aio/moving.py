@@ -31,6 +31,8 @@ PATIENCE_SECONDS: Final = 0.1
 """Who waits longer is no longer made to wait."""
 MOST_TOGETHER: Final = 256
 """Most changes that are made at one go."""
+LOOK_SECONDS: Final = 0.01
+"""How often it is looked for what nobody tells of."""
 
 
 class _Move(Asked):
@@ -61,6 +63,30 @@ Told = tuple[_Move, Session | BaseException | None, datetime | None]
 """A change, what came of it, and when the session is due."""
 
 
+class _Going:
+    """Changes that are made together.
+
+    Attributes:
+        moves: The changes.
+        told: What came of them, but for those that are told later; None: that is not known yet.
+    """
+
+    __slots__ = ("_unclaimed", "moves", "told")
+
+    def __init__(self, moves: list[_Move]) -> None:
+        self.moves = moves
+        self.told: list[Told] | None = None
+        self._unclaimed = [None]
+
+    def claim(self) -> bool:
+        """Tell whether whoever asks, on whichever thread, is the first to do so."""
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return False
+        return True
+
+
 class Moving:
     """Makes changes of sessions for one event loop.
 
@@ -81,7 +107,7 @@ class Moving:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[_Move, None] = {}  # in order
         self._is_due = False
-        self._going: list[_Move] | None = None
+        self._going: _Going | None = None
         self._left = 0
         self._busy: asyncio.Future[None] | None = None
 
@@ -161,30 +187,40 @@ class Moving:
 
     def _begin(self) -> None:
         self._is_due = False
-        going = list(islice(self._waiting, MOST_TOGETHER))
-        if not going:
+        moves = list(islice(self._waiting, MOST_TOGETHER))
+        if not moves:
             return
-        for move in going:
+        for move in moves:
             del self._waiting[move]
-        self._going = going
+        going = self._going = _Going(moves)
         patience = self._loop.call_later(PATIENCE_SECONDS, self._go_on_without, going)
-        unclaimed: list[None] = [None]
         try:
-            self._calls.begin(partial(self._make, going, patience, unclaimed))
+            made = self._calls.begin(partial(self._make, going))
         except BaseException as fault:  # noqa: BLE001 - no thread can be had; it is told
-            if _claimed(unclaimed):  # or there is one that makes them, and tells of them
-                self._end(going, patience, [(move, fault, None) for move in going])
+            if going.claim():
+                going.told = [(move, fault, None) for move in moves]
+            self._look(going, patience)
+        else:
+            made.add_done_callback(lambda _: self._look(going, patience))
 
-    def _go_on_without(self, going: list[_Move]) -> None:
+    def _look(self, going: _Going, patience: asyncio.TimerHandle) -> None:
+        """Tell what came of changes, once that is known."""
+        if going.told is None:
+            # No thread could be had, and one has taken them all the same.
+            self._loop.call_later(LOOK_SECONDS, self._look, going, patience)
+            return
+        patience.cancel()
+        self._tell(going.told)
+        self._go_on_without(going)
+
+    def _go_on_without(self, going: _Going) -> None:
         if self._going is going:
             self._going = None
             self._see_to_next()
 
-    def _make(
-        self, going: list[_Move], patience: asyncio.TimerHandle, unclaimed: list[None]
-    ) -> None:
+    def _make(self, going: _Going) -> None:
         """Make changes; on a thread."""
-        if not _claimed(unclaimed):
+        if not going.claim():
             return
         me = threading.get_ident()
         told: list[Told] = []
@@ -196,16 +232,11 @@ class Moving:
                 call_soon(self._loop, self._tell, ((move, came, due),))
 
         try:
-            self._inner.change_together(going, tell)
+            self._inner.change_together(going.moves, tell)
         except BaseException as fault:
-            logger.exception("of %d changes not all have an answer", len(going))
-            told += [(move, fault, None) for move in going]  # those that have one keep it
-        call_soon(self._loop, self._end, going, patience, told)
-
-    def _end(self, going: list[_Move], patience: asyncio.TimerHandle, told: list[Told]) -> None:
-        patience.cancel()
-        self._tell(told)
-        self._go_on_without(going)
+            logger.exception("of %d changes not all have an answer", len(going.moves))
+            told += [(move, fault, None) for move in going.moves]  # those that have one keep it
+        going.told = told
 
     def _tell(self, told: Sequence[Told]) -> None:
         count = 0
@@ -225,12 +256,3 @@ class Moving:
         if not self._left and self._busy is not None:
             self._calls.let_go(self._busy)
             self._busy = None
-
-
-def _claimed(unclaimed: list[None]) -> bool:
-    """Tell whether whoever asks is the first to do so."""
-    try:
-        unclaimed.pop()
-    except IndexError:
-        return False
-    return True
