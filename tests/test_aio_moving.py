@@ -329,6 +329,26 @@ async def test_aio_moving_withdraws_what_waits(store: HookedStore) -> None:
 
 
 @in_real_time
+async def test_aio_moving_withdraws_what_no_thread_has_begun(store: HookedStore) -> None:
+    """Who is cancelled before any thread was free has changed nothing, and is told at once."""
+    async with with_sessions(store, max_threads=1) as manager:
+        stuck = Stuck(store, "load")
+        busy = asyncio.ensure_future(manager.get("s09"))
+        await stuck.begun.wait()
+        moves = [asyncio.ensure_future(manager.touch(name)) for name in NAMES[:3]]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        moves[1].cancel()
+        with pytest.raises(asyncio.CancelledError) as withdrawn:
+            await moves[1]
+        assert withdrawn.value.__notes__ == [NOT_BEGUN]
+        assert not busy.done()
+        stuck.go_on.set()
+        assert [(await each).revision for each in (moves[0], moves[2])] == [3, 3]
+        assert (await manager.get("s01")).revision == 2
+
+
+@in_real_time
 async def test_aio_moving_is_waited_for_by_the_end(store: HookedStore) -> None:
     """A manager that is closed makes what was asked for before, and nothing afterwards."""
     async with contextlib.AsyncExitStack() as stack:

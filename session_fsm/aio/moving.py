@@ -42,9 +42,10 @@ class _Move(Asked):
         is_told: Whether it is known what came of it, be it that nobody waits for `told` any longer.
         came: What: a session, or an error; None: nothing, and it is to be made by itself.
         told: Done when it is known.
+        going: With which others it is made; None while it waits.
     """
 
-    __slots__ = ("came", "is_told", "told")
+    __slots__ = ("came", "going", "is_told", "told")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class _Move(Asked):
         self.is_told = False
         self.came: Session | BaseException | None = None
         self.told = told
+        self.going: _Going | None = None
 
 
 Told = tuple[_Move, Session | BaseException | None, datetime | None]
@@ -67,24 +69,32 @@ class _Going:
     """Changes that are made together.
 
     Attributes:
-        moves: The changes.
+        moves: The changes; fixed from when somebody has claimed them.
         told: What came of them, but for those that are told later; None: that is not known yet.
+
+    Threads: safe.
     """
 
-    __slots__ = ("_unclaimed", "moves", "told")
+    __slots__ = ("_claimed", "_lock", "moves", "told")
 
     def __init__(self, moves: list[_Move]) -> None:
         self.moves = moves
         self.told: list[Told] | None = None
-        self._unclaimed = [None]
+        self._claimed = False
+        self._lock = threading.Lock()
 
     def claim(self) -> bool:
-        """Tell whether whoever asks, on whichever thread, is the first to do so."""
-        try:
-            self._unclaimed.pop()
-        except IndexError:
-            return False
-        return True
+        """Tell whether whoever asks is the first to do so."""
+        with self._lock:
+            first, self._claimed = not self._claimed, True
+        return first
+
+    def withdraw(self, move: _Move) -> bool:
+        """Leave out a change, unless somebody has claimed all of them; returns whether it is."""
+        with self._lock:
+            if not self._claimed:
+                self.moves.remove(move)
+            return not self._claimed
 
 
 class Moving:
@@ -159,8 +169,10 @@ class Moving:
 
     async def _take_back(self, move: _Move, cancelled: asyncio.CancelledError) -> None:
         """Undo that a change was asked for, or wait for it; notes what has become of it."""
-        if move in self._waiting:
+        if move.going is None:
             del self._waiting[move]
+            self._let_go(1)
+        elif move.going.withdraw(move):
             self._let_go(1)
         elif not move.is_told:
             move.told = self._loop.create_future()
@@ -190,9 +202,10 @@ class Moving:
         moves = list(islice(self._waiting, MOST_TOGETHER))
         if not moves:
             return
+        going = self._going = _Going(moves)
         for move in moves:
             del self._waiting[move]
-        going = self._going = _Going(moves)
+            move.going = going
         patience = self._loop.call_later(PATIENCE_SECONDS, self._go_on_without, going)
         try:
             made = self._calls.begin(partial(self._make, going))
