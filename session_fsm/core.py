@@ -269,7 +269,10 @@ class Core:
 
     def goes_on(self, change: Change) -> bool:
         """Tell whether what was made may have more to follow on the session's way out."""
-        return change.state.status in self.lifecycle.drains and bool(change.steps)
+        state = change.state
+        return (
+            state.status in self.lifecycle.drains and bool(change.steps) and not state.active_tasks
+        )
 
     def gone_on(self, slot: Slot, change: Change, at: datetime | None, owner_id: str) -> Change:
         """Go on with a session's way out if there is nobody left to wait for; its slot is locked.
@@ -279,7 +282,7 @@ class Core:
         """
         session_id = change.state.session_id
         try:
-            if change.state.active_tasks or Work("worker") in self.store.work_in(session_id):
+            if Work("worker") in self.store.work_in(session_id):
                 return change
             then = self._change(slot, session_id, settle, None, (), at, owner_id)
         except SessionFsmError as fault:

@@ -1,8 +1,9 @@
 """Guards and deadlines: what a row may ask of a session before it is taken.
 
 Both are plain functions with a name, shown one `Attempt`. They decide and do nothing else: a guard
-may be asked any number of times, by a dry run too. `guard` makes one of a function, and a function
-that returns guards is a factory of them, such as `requires_feature`.
+may be asked any number of times, by a dry run too, and while other sessions are held, for whose
+moves it must not wait. `guard` makes one of a function, and a function that returns guards is a
+factory of them, such as `requires_feature`.
 
 A guard is also where arguments are judged. One that is no good is the caller's mistake, no refusal
 and no fault of the guard: it raises `StateInvalidError`, which dry runs and moves pass on alike.

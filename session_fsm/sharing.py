@@ -5,14 +5,12 @@ from __future__ import annotations
 from copy import copy
 from typing import TypeVar
 
-from .errors import SessionFsmError
-
 Fault = TypeVar("Fault", bound=BaseException)
 
 
 def own_copy(fault: Fault) -> Fault:
     """Return an error for one more who is to raise it, with its cause; itself if it can't be."""
-    if not isinstance(fault, SessionFsmError):
+    if not isinstance(fault, Exception):
         return fault
     try:
         own = copy(fault)

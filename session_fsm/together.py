@@ -6,8 +6,8 @@ decides on, and a decision that accepts it, reads nothing, and takes no time. Al
 others. Where an answer was lost, a thread of its own finds out what became of it.
 
 The sessions of a group are held until the group is written. So that none is held because of the
-guards of another one, each kind of decision is made by itself until one of it was quick, and again
-as soon as one was not.
+guards of another one, each kind of decision is made by itself until one of it was quick, and for a
+while as soon as one was not.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ from .errors import RevisionConflictError, StoreUnavailableError
 from .looks import in_thread
 from .sharing import own_copy
 from .slots import Plan
-from .stores.abc import Outcome
+from .state import SessionState
+from .stores.abc import NotTogetherError, Outcome
 from .stores.records import Commit
 
 SLOW_SECONDS: Final = 0.02
 """What takes longer is not quick, be it because something else keeps the interpreter busy."""
+FIRST_REST_SECONDS: Final = 1.0
+"""A kind of decision that was slow is not made with others for so long, however quick it is then.
+
+Each time that it is slow again it is for twice as long.
+"""
+LONGEST_REST_SECONDS: Final = 60.0
 
 
 class Asked:
@@ -54,6 +61,10 @@ class Asked:
         self.expected_revision = expected_revision
         self.context = context
 
+    def begin(self) -> bool:
+        """Tell whether it is to be made at all; called when it is decided on."""
+        return True
+
 
 AskedT = TypeVar("AskedT", bound=Asked)
 Came = Change | BaseException | None
@@ -74,20 +85,20 @@ class Together:
         self._core = core
         self._seconds = seconds
         self._quick: set[object] = set()
+        self._resting: dict[object, tuple[float, float]] = {}  # until when, and for how long
 
     def is_at_hand(self, session_id: object, decision: Decision) -> bool:
         """Tell whether a change may be made at the first try: its session is known here, and free.
 
-        Where somebody watches, none may: what is done for a change is to last as long as its span.
+        One that somebody decides on has no machine. Where somebody watches, none may: what is done
+        for a change is to last as long as its span.
         """
         core = self._core
         if core.observer is not None or not core.store.commits_together:
             return False
-        if _kind(decision) not in self._quick:
-            return False
         slot = core.slots.known(session_id) if isinstance(session_id, str) else None
         machine = None if slot is None else slot.machine
-        if machine is None:
+        if machine is None or _kind(decision, machine.state) not in self._quick:
             return False
         # What is not kept waits for no store that keeps the others.
         return machine.state.config.persistence_enabled is not False or not core.store.durable
@@ -102,7 +113,7 @@ class Together:
         """
         plans: deque[tuple[AskedT, Plan]] = deque()
         made: list[tuple[AskedT, Plan, Came]] = []
-        left: list[tuple[AskedT, Plan, Callable[[], None] | None]] = []
+        left: list[tuple[AskedT, Plan, Callable[[], None]]] = []
         try:
             for each in asked:
                 plan = each.context.run(self._decide, each)
@@ -113,11 +124,10 @@ class Together:
             outcomes = self._committed([plan.commit for _, plan in plans])
             for outcome in outcomes:
                 each, plan = plans.popleft()
-                rest = self._rest(plan, outcome)
-                if rest is not None or (outcome is None and self._core.goes_on(plan.change)):
-                    left.append((each, plan, rest))
-                else:
+                if (rest := self._rest(outcome)) is None:
                     made.append((each, plan, self._concluded(plan, outcome)))
+                else:
+                    left.append((each, plan, rest))
         finally:
             for _, plan in plans:
                 plan.slot.unlock()
@@ -133,8 +143,8 @@ class Together:
 
     def _decide(self, asked: Asked) -> Plan | None:
         """Decide on a session as far as that needs no wait; its slot stays locked then."""
-        core, decision = self._core, asked.decision
-        if core.closed or core.observer is not None or _kind(decision) not in self._quick:
+        core = self._core
+        if core.closed or core.observer is not None or not asked.begin():
             return None
         slot = core.slots.get(asked.session_id)
         if not slot.lock.acquire(blocking=False):
@@ -145,6 +155,9 @@ class Together:
             machine = slot.machine
             if machine is None or slot.gone:
                 return None
+            decision = asked.decision
+            if _kind(decision, machine.state) not in self._quick:
+                return None
             revision = machine.revision
             if asked.expected_revision is not None and asked.expected_revision != revision:
                 return None  # that is known of an older state, perhaps: it is read again
@@ -153,7 +166,9 @@ class Together:
             draft = core.draft(machine, core.clock.now(), core.owner_id, may_read=False)
             self.timed(decision)(draft)
             if draft.steps:
-                plan = core.planned(slot, draft, machine, (revision, slot.tail), ())
+                planned = core.planned(slot, draft, machine, (revision, slot.tail), ())
+                if not core.goes_on(planned.change):  # what follows has to be read
+                    plan = planned
         except BaseException:  # noqa: BLE001 - raised again by whoever decides on what is fresh
             return None
         finally:
@@ -165,24 +180,31 @@ class Together:
         """Return a decision that notes whether it was quick."""
 
         def decide(draft: Draft) -> None:
+            kind = _kind(decision, draft.state)
             begun, made = self._seconds(), False
             try:
                 decision(draft)
                 made = True
             finally:
-                self.note(decision, self._seconds() - begun, made=made)
+                self._note(kind, begun, made=made)
 
         return decide
 
-    def note(self, decision: Decision, seconds: float, *, made: bool = True) -> None:
-        """Note how long a decision took, and whether anything came of it.
+    def _note(self, kind: object, begun: float, *, made: bool) -> None:
+        """Note whether a decision was quick.
 
-        What is refused is never known to be quick: anything may be asked for.
+        What is refused is never known to be: anything may be asked for.
         """
-        if seconds > SLOW_SECONDS:
-            self._quick.discard(_kind(decision))
-        elif made:
-            self._quick.add(_kind(decision))
+        now = self._seconds()
+        until, rest = self._resting.get(kind, (0.0, 0.0))
+        if now - begun > SLOW_SECONDS:
+            self._quick.discard(kind)
+            # Who was quick for long begins anew.
+            again = now < until + LONGEST_REST_SECONDS and rest
+            rest = min(2 * rest, LONGEST_REST_SECONDS) if again else FIRST_REST_SECONDS
+            self._resting[kind] = (now + rest, rest)
+        elif made and now >= until:
+            self._quick.add(kind)
 
     def _committed(self, commits: Sequence[Commit]) -> Sequence[Outcome]:
         """Write commits; what goes wrong with all of them is the outcome of each."""
@@ -196,7 +218,7 @@ class Together:
             return [own_copy(fault) for _ in commits]
         return outcomes
 
-    def _rest(self, plan: Plan, outcome: Outcome) -> Callable[[], None] | None:
+    def _rest(self, outcome: Outcome) -> Callable[[], None] | None:
         """Return what finds out whether a commit was made, where that is not known."""
         if callable(outcome):
             return outcome
@@ -210,7 +232,7 @@ class Together:
             if outcome is None:
                 self._core.conclude(plan, None)
                 return plan.change
-            if isinstance(outcome, RevisionConflictError | StoreUnavailableError):
+            if isinstance(outcome, RevisionConflictError | NotTogetherError):
                 return None  # it was not written, and may be by itself
             assert isinstance(outcome, BaseException)
             return outcome
@@ -221,7 +243,7 @@ class Together:
 
     def _handed_on(
         self,
-        left: Iterable[tuple[AskedT, Plan, Callable[[], None] | None]],
+        left: Iterable[tuple[AskedT, Plan, Callable[[], None]]],
         tell: Callable[[AskedT, Came], None],
     ) -> list[tuple[AskedT, Plan, Came]]:
         """Have a thread for each finish what is left; returns what was finished on this one."""
@@ -229,6 +251,7 @@ class Together:
         for each, plan, rest in left:
             # It holds its session, and may have to wait: nobody else is to wait for that.
             work = partial(self._finish, each, plan, rest, tell)
+            plan.slot.holder = None  # this thread may come back to it before that one has begun
             try:
                 threading.Thread(target=work, name="session_fsm finishes").start()
             except (RuntimeError, MemoryError):
@@ -239,12 +262,12 @@ class Together:
         self,
         asked: AskedT,
         plan: Plan,
-        rest: Callable[[], None] | None,
+        rest: Callable[[], None],
         tell: Callable[[AskedT, Came], None],
     ) -> None:
         self._tell(asked, plan, self._finished(asked, plan, rest), tell)
 
-    def _finished(self, asked: Asked, plan: Plan, rest: Callable[[], None] | None) -> Came:
+    def _finished(self, asked: Asked, plan: Plan, rest: Callable[[], None]) -> Came:
         """Find out what became of a commit, and conclude it; its session is let go of."""
         plan.slot.holder = threading.get_ident()
         try:
@@ -256,15 +279,9 @@ class Together:
         finally:
             plan.slot.unlock()
 
-    def _changed(self, plan: Plan, rest: Callable[[], None] | None) -> Change:
-        core = self._core
-        if rest is None:
-            core.conclude(plan, None)
-        else:
-            core.write(plan, rest)
-        if not core.goes_on(plan.change):
-            return plan.change
-        return core.gone_on(plan.slot, plan.change, None, plan.commit.owner_id)
+    def _changed(self, plan: Plan, rest: Callable[[], None]) -> Change:
+        self._core.write(plan, rest)
+        return plan.change
 
     def _tell(
         self, asked: AskedT, plan: Plan, came: Came, tell: Callable[[AskedT, Came], None]
@@ -278,10 +295,13 @@ class Together:
         tell(asked, came)
 
 
-def _kind(decision: Decision) -> object:
-    """Return what decisions have in common that ask the same guards: a trigger, if they tell it."""
-    trigger = getattr(decision, "trigger", None)
-    return trigger if isinstance(trigger, str) else type(decision)
+def _kind(decision: Decision, state: SessionState) -> object:
+    """Return what decisions have in common that ask the same guards."""
+    for name in ("trigger", "target"):
+        word = getattr(decision, name, None)
+        if isinstance(word, str):
+            return type(decision), word, state.status
+    return type(decision), state.status
 
 
 def _raise(fault: BaseException) -> None:

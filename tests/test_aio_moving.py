@@ -225,6 +225,41 @@ async def test_aio_moving_is_not_held_up_by_guards() -> None:
         assert (await moves[1]).revision == 4
 
 
+@in_real_time
+async def test_aio_moving_withdraws_what_is_not_decided_on_yet() -> None:
+    """Who is cancelled while another one of the same go is decided on has changed nothing."""
+    begun, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    @guard("patient")
+    def patient(_: Attempt) -> bool:
+        begun.set()
+        await_event(go_on)
+        return True
+
+    row = Row("ponder", "active", None, guards=patient, why="it takes long at times")
+    lifecycle = SESSION_LIFECYCLE.extend(name="pondering", rows=(row,))
+    store = HookedMemory(lifecycle)
+    async with SessionManager(store, lifecycle=lifecycle) as manager:
+        for name in NAMES[:3]:
+            await manager.create(name)
+        await manager.touch("s00")
+        await manager.fire("s00", "ponder")  # quickly, this time
+        begun.clear()
+        go_on.clear()
+        slow = asyncio.ensure_future(manager.fire("s00", "ponder"))
+        touch = asyncio.ensure_future(manager.touch("s01"))
+        assert await asyncio.to_thread(begun.wait, 20.0)
+        touch.cancel()
+        with pytest.raises(asyncio.CancelledError) as withdrawn:
+            await touch
+        assert withdrawn.value.__notes__ == [NOT_BEGUN]
+        assert not slow.done()
+        go_on.set()
+        assert (await slow).revision == 5
+        assert (await manager.get("s01")).revision == 2
+
+
 @pytest.mark.parametrize("is_made", [False, True])
 @in_real_time
 async def test_aio_moving_tells_of_threads_that_can_not_be_had(

@@ -11,14 +11,10 @@ from cutting import Proxy
 from postgres_server import PostgresServer
 from supervised import in_real_time
 
-from session_fsm import (
-    Put,
-    RevisionConflictError,
-    SessionNotFoundError,
-    StoreUnavailableError,
-)
+from session_fsm import Put, RevisionConflictError, SessionNotFoundError
 from session_fsm.aio import SessionManager
 from session_fsm.stores import PostgresStore, postgres_writer
+from session_fsm.stores.abc import NotTogetherError
 from session_fsm.stores.postgres_commit import PreparedCommit
 from session_fsm.stores.postgres_group import move_together
 from session_fsm.stores.postgres_tokens import Token
@@ -108,7 +104,7 @@ def test_postgres_together_keeps_tokens(
         other.autocommit = False
         other.execute(f"{hold} FOR UPDATE".encode())
         left = store.commit_all(claims[1:])
-    assert [type(each) for each in left] == [StoreUnavailableError] * 2
+    assert [type(each) for each in left] == [NotTogetherError] * 2
     assert [store._tokens.of("author", name) for name in NAMES[1:3]] == [None, None]
     for commit in claims[1:]:
         store.commit(commit)

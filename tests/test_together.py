@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from managing import (
 )
 
 from session_fsm import (
-    CorruptRecordError,
+    SESSION_LIFECYCLE,
     InvalidTransitionError,
     SessionConfig,
     SessionEvent,
@@ -32,13 +33,20 @@ from session_fsm import (
     StoreUnavailableError,
 )
 from session_fsm.changes import Change, Observer
-from session_fsm.decisions import Decision, Fire, Touch, Update
+from session_fsm.decisions import Decision, Fire, MoveTo, Touch, Update
 from session_fsm.stores import MemoryStore, sqlite_commit
-from session_fsm.stores.abc import Outcome
-from session_fsm.stores.records import Commit, Work
+from session_fsm.stores.abc import NotTogetherError, Outcome
+from session_fsm.stores.records import Commit
 from session_fsm.stores.spanning import SpanningStore
 from session_fsm.testing.authors import Author
-from session_fsm.together import SLOW_SECONDS, Asked, Together
+from session_fsm.together import (
+    FIRST_REST_SECONDS,
+    LONGEST_REST_SECONDS,
+    SLOW_SECONDS,
+    Asked,
+    Together,
+    _kind,
+)
 
 pytest_plugins = ("manager_fixtures",)
 
@@ -61,7 +69,7 @@ class Asking:
     def __call__(self, *asked: tuple[str, Decision], revision: int | None = None) -> dict[str, Any]:
         """Ask for changes, of kinds that are quick; returns what is told when that is done."""
         for _, decision in asked:
-            self.together.note(decision, 0.0)
+            trust(self.together, decision)
 
         def tell(each: Asked, came: object) -> None:
             assert each.session_id not in self.told
@@ -76,7 +84,7 @@ class Asking:
     def is_at_hand(self, session_id: object) -> bool:
         """Tell whether a session is at hand for what is quick."""
         touch = fire("touch")
-        self.together.note(touch, 0.0)
+        trust(self.together, touch)
         return self.together.is_at_hand(session_id, touch)
 
     def status(self, name: str) -> str:
@@ -89,6 +97,13 @@ class Asking:
 def asking(house: House) -> Asking:
     """Sessions in a house, all of them active and known."""
     return Asking(house)
+
+
+def trust(together: Together, decision: Decision) -> None:
+    """Take a kind of decision for quick, in whichever status."""
+    for status in SESSION_LIFECYCLE.statuses:
+        state: Any = SimpleNamespace(status=status)
+        together._quick.add(_kind(decision, state))
 
 
 def fire(trigger: str, **arguments: Any) -> Decision:
@@ -136,7 +151,8 @@ def test_together_makes_what_is_not_kept_whatever_the_store_says(file_house: Hou
     asking.store.before["commit_all"] = once(fail)
     told = asking(*((name, fire("go_idle")) for name in (*NAMES, "p0")))
     assert told.pop("p0").state.status == "idle"
-    assert told == dict.fromkeys(NAMES)
+    assert {type(came) for came in told.values()} == {StoreUnavailableError}
+    assert len({id(came) for came in told.values()}) == len(NAMES)
 
 
 def test_together_creates_nothing_in_the_wrong_place(file_house: House) -> None:
@@ -205,7 +221,7 @@ def test_together_leaves_what_changes_nothing(house: House) -> None:
     told: list[object] = []
     asked = [Asked("a", manager._touch, None, contextvars.copy_context())]
     together = Together(manager._core)
-    together.note(manager._touch, 0.0)
+    trust(together, manager._touch)
     together.make(asked, lambda _, came: told.append(came))
     assert told == [None]
     assert manager.touch("a").revision == 2
@@ -237,7 +253,7 @@ def test_together_waits_for_nobody(asking: Asking) -> None:
     go_on.set()
     end(busy)
     twice: list[object] = []
-    asking.together.note(fire("touch"), 0.0)
+    trust(asking.together, fire("touch"))
     asked = [Asked("s1", fire("touch"), None, contextvars.copy_context()) for _ in range(2)]
     asking.together.make(asked, lambda _, came: twice.append(came))
     assert sorted(type(came).__name__ for came in twice) == ["Change", "NoneType"]
@@ -343,7 +359,8 @@ class OddError(StoreUnavailableError):
 
 
 @pytest.mark.parametrize(
-    "fault", [CorruptRecordError(record="r", problems=("p",)), MemoryError(), SystemExit()]
+    "fault",
+    [StoreUnavailableError(problem="full"), MemoryError(), SystemExit(), OddError(problem="full")],
 )
 def test_together_tells_all_of_a_fault(asking: Asking, fault: BaseException) -> None:
     """A store that fails at all of them fails each, with an error of its own, and locks none."""
@@ -356,21 +373,16 @@ def test_together_tells_all_of_a_fault(asking: Asking, fault: BaseException) -> 
     told = asking(*((name, fire("go_idle")) for name in NAMES))
     assert {type(came) for came in told.values()} == {type(fault)}
     assert {came.__cause__ for came in told.values()} == {fault.__cause__}
-    if isinstance(fault, CorruptRecordError):
+    if type(fault) in (StoreUnavailableError, MemoryError):
         assert len({id(came) for came in told.values()}) == len(NAMES)
     assert {asking.status(name) for name in NAMES} == {"active"}
 
 
-@pytest.mark.parametrize("fault", [StoreUnavailableError(problem="full"), OddError(problem="full")])
-def test_together_leaves_what_is_not_written_with_others(
-    asking: Asking, fault: StoreUnavailableError
-) -> None:
-    """What was certainly not written is to be tried by itself, and has its own answer then."""
-
-    def fail(*_: object) -> None:
-        raise fault
-
-    asking.store.before["commit_all"] = once(fail)
+def test_together_leaves_what_is_not_written_with_others(asking: Asking) -> None:
+    """What can't be written with others is to be made by itself, and has its own answer then."""
+    asking.store.commit_all = lambda commits: [  # type: ignore[method-assign]
+        NotTogetherError(problem="alone") for _ in commits
+    ]
     assert asking(*((name, fire("touch")) for name in NAMES)) == dict.fromkeys(NAMES)
     assert {asking.status(name) for name in NAMES} == {"active"}
 
@@ -427,6 +439,15 @@ def test_together_passes_over_no_commit_of_ones_own() -> None:
     class Audited(MemoryStore):
         def commit(self, commit: Commit) -> None:
             super().commit(commit)
+
+    class Auditing:
+        def commit(self, commit: Commit) -> None:
+            """Do nothing else."""
+
+    class Mixed(Auditing, MemoryStore):
+        pass
+
+    assert not Mixed.commits_together
 
     class AuditedTogether(Audited):
         def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -487,9 +508,9 @@ class Slow:
 
 
 def test_together_leaves_alone_what_takes_long(asking: Asking) -> None:
-    """A kind of decision of which the last one was slow, or none was made yet, is made alone."""
+    """A kind of decision that was slow, or never made, is made alone; for longer each time."""
     quick, slow = (Slow(asking, "touch", share * SLOW_SECONDS) for share in (0.5, 2.0))
-    together = asking.together
+    together, core = asking.together, asking.manager._core
     told: list[bool] = []
 
     def ask(*names: str) -> list[bool]:
@@ -498,15 +519,36 @@ def test_together_leaves_alone_what_takes_long(asking: Asking) -> None:
         together.make(asked, lambda _, came: told.append(came is not None))
         return list(told)
 
+    def rests(seconds: float) -> None:
+        core.change("s0", together.timed(quick))
+        assert not together.is_at_hand("s0", quick)
+        asking.now += seconds
+        assert not together.is_at_hand("s0", quick)
+        core.change("s0", together.timed(quick))
+        assert together.is_at_hand("s0", quick)
+
+    asking.now = 100.0
     assert not together.is_at_hand("s0", quick)
     assert ask("s0") == [False]
-    asking.manager._core.change("s0", together.timed(quick))
+    core.change("s0", together.timed(quick))
     assert together.is_at_hand("s0", slow)
+    assert not together.is_at_hand("s0", fire("touch"))  # another kind, of another class
     assert sorted(ask("s0", "s1", "s2")) == [False, False, True]
-    assert not together.is_at_hand("s0", quick)
-    assert together.is_at_hand("s0", fire("touch")) is False
-    asking.manager._core.change("s0", together.timed(quick))
-    assert together.is_at_hand("s1", fire("touch"))
+    rests(FIRST_REST_SECONDS)
+    assert ask("s0") == [True]
+    rests(2 * FIRST_REST_SECONDS)
+    asking.now += LONGEST_REST_SECONDS + FIRST_REST_SECONDS
+    assert ask("s0") == [True]
+    rests(FIRST_REST_SECONDS)
+
+
+def test_together_tells_kinds_by_target_and_status(asking: Asking) -> None:
+    """What is quick to one target, or out of one status, is not taken for quick elsewhere."""
+    together, core = asking.together, asking.manager._core
+    core.change("s0", together.timed(MoveTo("idle")))
+    assert together.is_at_hand("s1", MoveTo("idle"))
+    assert not together.is_at_hand("s1", MoveTo("terminating"))
+    assert not together.is_at_hand("s0", MoveTo("idle"))
 
 
 def test_together_remembers_no_made_up_triggers(asking: Asking) -> None:
@@ -517,11 +559,12 @@ def test_together_remembers_no_made_up_triggers(asking: Asking) -> None:
             core.change("s0", together.timed(decision))
         assert not together.is_at_hand("s0", decision)
     assert asking(("s0", fire("resume")), ("s1", fire("go_idle")))["s0"] is None
-    assert together.is_at_hand("s1", fire("resume"))
+    assert together.is_at_hand("s2", fire("resume"))
     slow = Slow(asking, "resume", 2 * SLOW_SECONDS)
+    trust(together, slow)
     with pytest.raises(InvalidTransitionError):
         core.change("s0", together.timed(slow))
-    assert not together.is_at_hand("s1", fire("resume"))
+    assert not together.is_at_hand("s2", slow)
 
 
 @pytest.mark.parametrize("trigger", [None, 7, []])
@@ -576,19 +619,19 @@ def test_together_tells_nobody_late_because_of_a_batch(asking: Asking) -> None:
     assert asking.told["s0"].revision == 3
 
 
-def test_together_goes_on_where_a_worker_was_waited_for(asking: Asking) -> None:
-    """If a worker that is waited for is gone by the commit, the session ends with it."""
+def test_together_leaves_what_is_on_its_way_out(asking: Asking) -> None:
+    """What may have more to follow, once it was looked for a worker, is made by itself."""
     asking.manager.create("w", start=lambda _: SlowWorker(asking.manager))
     assert asking.manager.fire("w", "terminate").status == "terminating"
-    owner_id = asking.manager._core.owner_id
-    asking.store.before["commit_all"] = once(
-        lambda *_: asking.store.release("w", [Work("worker")], owner_id)
-    )
-    asking(("w", Update({"metadata": {"k": 1}})), ("s1", fire("go_idle")))
-    wait_until(lambda: "w" in asking.told)
-    assert asking.told["w"].state.status == "terminated"
-    assert triggers(asking.manager, "w")[-2:] == ["update", "finish"]
-    assert asking.threads["w"] != asking.threads["s1"] == threading.get_ident()
+    asking.store.calls.clear()
+    told = asking(("w", Update({"metadata": {"k": 1}})), ("s1", fire("go_idle")))
+    assert told["w"] is None
+    assert told["s1"].state.status == "idle"
+    assert asking.store.calls["work_in"] == 0
+    asking.manager.begin_task("s2", "t")
+    asking.manager.terminate("s2", wait=False)
+    asking.told.clear()
+    assert isinstance(asking(("s2", Update({"metadata": {"k": 1}})))["s2"], Change)
 
 
 def test_together_tells_subscribers_first(asking: Asking) -> None:
@@ -626,7 +669,7 @@ def test_together_is_done_in_the_context_of_who_asks(asking: Asking) -> None:
         context = contextvars.copy_context()
         context.run(who.set, f"caller of {name}")
         asked.append(Asked(name, decide, None, context))
-    asking.together.note(decide, 0.0)
+    trust(asking.together, decide)
     asking.together.make(asked, lambda *_: None)
     assert sorted(seen) == sorted(
         told

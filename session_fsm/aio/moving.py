@@ -2,7 +2,7 @@
 
 The first that is asked for has the thread begin, in the next turn of the loop; what is asked for
 meanwhile waits until that is done. Whoever takes long, a store or a guard, is waited for by nobody
-who comes later: what waits by then is made by another thread.
+who comes later, as long as there are threads: what waits by then is made by another one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final
 from ..decisions import Decision
 from ..errors import ManagerClosedError
 from ..session import Session
+from ..sharing import own_copy
 from ..together import Asked
 from .calls import FAILED, GONE_THROUGH, NOT_BEGUN, Calls, until_done
 from .steps import SteppedManager
@@ -42,10 +43,9 @@ class _Move(Asked):
         is_told: Whether it is known what came of it, be it that nobody waits for `told` any longer.
         came: What: a session, or an error; None: nothing, and it is to be made by itself.
         told: Done when it is known.
-        going: With which others it is made; None while it waits.
     """
 
-    __slots__ = ("came", "going", "is_told", "told")
+    __slots__ = ("_unbegun", "came", "is_told", "told")
 
     def __init__(
         self,
@@ -58,7 +58,15 @@ class _Move(Asked):
         self.is_told = False
         self.came: Session | BaseException | None = None
         self.told = told
-        self.going: _Going | None = None
+        self._unbegun = [None]
+
+    def begin(self) -> bool:
+        """Tell whether whoever asks, on whichever thread, is the first: to make it, or not to."""
+        try:
+            self._unbegun.pop()
+        except IndexError:
+            return False
+        return True
 
 
 Told = tuple[_Move, Session | BaseException | None, datetime | None]
@@ -69,32 +77,24 @@ class _Going:
     """Changes that are made together.
 
     Attributes:
-        moves: The changes; fixed from when somebody has claimed them.
-        told: What came of them, but for those that are told later; None: that is not known yet.
-
-    Threads: safe.
+        moves: The changes.
+        told: What came of them, but for those that are told later; None: that is not known of all.
     """
 
-    __slots__ = ("_claimed", "_lock", "moves", "told")
+    __slots__ = ("_unclaimed", "moves", "told")
 
     def __init__(self, moves: list[_Move]) -> None:
         self.moves = moves
         self.told: list[Told] | None = None
-        self._claimed = False
-        self._lock = threading.Lock()
+        self._unclaimed = [None]
 
     def claim(self) -> bool:
-        """Tell whether whoever asks is the first to do so."""
-        with self._lock:
-            first, self._claimed = not self._claimed, True
-        return first
-
-    def withdraw(self, move: _Move) -> bool:
-        """Leave out a change, unless somebody has claimed all of them; returns whether it is."""
-        with self._lock:
-            if not self._claimed:
-                self.moves.remove(move)
-            return not self._claimed
+        """Tell whether whoever asks, on whichever thread, is the first to do so."""
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class Moving:
@@ -169,10 +169,9 @@ class Moving:
 
     async def _take_back(self, move: _Move, cancelled: asyncio.CancelledError) -> None:
         """Undo that a change was asked for, or wait for it; notes what has become of it."""
-        if move.going is None:
-            del self._waiting[move]
-            self._let_go(1)
-        elif move.going.withdraw(move):
+        if not move.is_told and move.begin():
+            self._waiting.pop(move, None)
+            move.is_told = True
             self._let_go(1)
         elif not move.is_told:
             move.told = self._loop.create_future()
@@ -205,13 +204,12 @@ class Moving:
         going = self._going = _Going(moves)
         for move in moves:
             del self._waiting[move]
-            move.going = going
         patience = self._loop.call_later(PATIENCE_SECONDS, self._go_on_without, going)
         try:
             made = self._calls.begin(partial(self._make, going))
         except BaseException as fault:  # noqa: BLE001 - no thread can be had; it is told
             if going.claim():
-                going.told = [(move, fault, None) for move in moves]
+                going.told = [(move, own_copy(fault), None) for move in moves]
             self._look(going, patience)
         else:
             made.add_done_callback(lambda _: self._look(going, patience))
@@ -248,7 +246,7 @@ class Moving:
             self._inner.change_together(going.moves, tell)
         except BaseException as fault:
             logger.exception("of %d changes not all have an answer", len(going.moves))
-            told += [(move, fault, None) for move in going.moves]  # those that have one keep it
+            told += [(move, own_copy(fault), None) for move in going.moves]  # if it has no answer
         going.told = told
 
     def _tell(self, told: Sequence[Told]) -> None:

@@ -24,12 +24,13 @@ from ..lifecycle import Lifecycle
 from ..session import SessionEvent
 from .records import Abandoned, Commit, Fed, Stored, Taken, Work
 
-Outcome = BaseException | Callable[[], None] | None
-"""What came of a commit: it was written (None), or was not, or a call finds out, and may take long.
 
-Where that is a `StoreUnavailableError` without an operation id, it was not written with the others,
-and may be by itself.
-"""
+class NotTogetherError(StoreUnavailableError):
+    """A commit that was not written, as it can't be together with others; by itself it may be."""
+
+
+Outcome = BaseException | Callable[[], None] | None
+"""What came of a commit: it was written (None), or was not, or a call that may last finds out."""
 
 T = TypeVar("T")
 
@@ -68,8 +69,8 @@ class SessionStore(ABC):
         margin_seconds: How much earlier it lapses: it has so long to stop what it runs, before
             others may begin.
         commits_together: Whether many commits by `commit_all` take less than each by itself on a
-            thread of its own. Not of a kind of store that has a `commit` of its own and no
-            `commit_all`.
+            thread of its own. False for a kind of store that has a `commit` of its own and no
+            `commit_all`; one that is put upon an instance is not seen.
 
     Threads: every method is safe.
     """
@@ -84,7 +85,10 @@ class SessionStore(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "commit" in vars(cls) and not {"commit_all", "commits_together"} & vars(cls).keys():
+        definers = [kind for kind in cls.__mro__ if "commit" in vars(kind)]
+        together = {"commit_all", "commits_together"}
+        nearest = next(kind for kind in cls.__mro__ if together & vars(kind).keys())
+        if cls.__mro__.index(definers[0]) < cls.__mro__.index(nearest):
             cls.commits_together = False  # what its commit does besides is not to be passed over
 
     # --- one session ----------------------------------------------------------------------
@@ -126,9 +130,9 @@ class SessionStore(ABC):
             commits: Each of another session.
 
         Returns:
-            For each, in order: None if it is durable; an error as of `commit`; or, where its answer
-            was lost, what sees to it that it is made, and raises as `commit` does: to be called
-            once, on any thread.
+            For each, in order: None if it is durable; an error as of `commit`, or
+            `NotTogetherError`; or, where its answer was lost, what sees to it that it is made, and
+            raises as `commit` does: to be called once, on any thread.
 
         Raises:
             StoreUnavailableError: Nothing was written of any.

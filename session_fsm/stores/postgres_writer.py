@@ -24,7 +24,7 @@ import psycopg
 
 from ..errors import SessionFsmError, StoreUnavailableError
 from ..sharing import own_copy
-from .abc import Outcome
+from .abc import NotTogetherError, Outcome
 from .commit_queue import CommitQueue, Request
 from .postgres_commit import GoneError, PreparedCommit, Row
 from .postgres_connection import Connections
@@ -114,9 +114,10 @@ class Writer:
             return error
         return partial(self._ask, change) if error.may_have_landed else self._by_itself()
 
-    def _by_itself(self) -> StoreUnavailableError:
-        problem = f"{self._connections.url}: it can't be written together with others"
-        return StoreUnavailableError(problem=problem)
+    def _by_itself(self) -> NotTogetherError:
+        return NotTogetherError(
+            problem=f"{self._connections.url}: written by itself, or not at all"
+        )
 
     def _ask(self, change: PreparedCommit) -> None:
         """See to a commit whose answer was lost."""

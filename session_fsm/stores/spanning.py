@@ -18,7 +18,7 @@ from ..items import Item, ItemWrites, Written
 from ..session import SessionEvent
 from ..sharing import own_copy
 from ..state import SessionConfig
-from .abc import Outcome, SessionStore
+from .abc import NotTogetherError, Outcome, SessionStore
 from .memory import MemoryStore
 from .records import Abandoned, Commit, Fed, Stored, Taken, Work, ended_at
 
@@ -91,9 +91,7 @@ class SpanningStore(SessionStore):
 
     def commit_all(self, commits: Sequence[Commit]) -> list[Outcome]:
         homes = [None if each.creates else self._home(each.session_id) for each in commits]
-        outcomes: list[Outcome] = [StoreUnavailableError(problem="to be written by itself")] * len(
-            commits
-        )
+        outcomes: list[Outcome] = [NotTogetherError(problem="it creates a session")] * len(commits)
         # What is in memory first: it has no part in whatever the first store may have to say.
         for store in (self._passing, self.main):
             places = [place for place, home in enumerate(homes) if home is store]

@@ -118,14 +118,16 @@ class Writer:
         except _OneByOneError:
             # One of them can't be written; the others are not to suffer for it.
             for request in requests:
-                try:
-                    self._write([request])
-                except Exception as fault:  # noqa: BLE001 - of whatever kind: it is this one's
-                    request.answer(fault)
+                self._write([request])
             return
         except SessionFsmError as fault:
             for request in requests:
                 request.answer(_own(fault, request))
+            return
+        except Exception as fault:
+            if len(requests) > 1:
+                raise
+            requests[0].answer(fault)
             return
         for number, request in enumerate(requests):
             request.answer(refused.get(number))

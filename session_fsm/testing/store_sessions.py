@@ -9,12 +9,11 @@ from ..errors import (
     SessionExistsError,
     SessionFsmError,
     SessionNotFoundError,
-    StoreUnavailableError,
 )
 from ..history import NO_DIGEST, audit, rebuild
 from ..items import Put
 from ..serialization import dumps
-from ..stores.abc import SessionStore
+from ..stores.abc import NotTogetherError, SessionStore
 from ..stores.memory import MemoryStore
 from ..stores.records import Commit, Stored, Work
 from .authors import BEGINNING, Author, StoreRules, everything, grave, refused, routes
@@ -127,8 +126,8 @@ class SessionRules(StoreRules):
             try:
                 if callable(came):
                     came()
-                elif isinstance(came, StoreUnavailableError) and came.operation_id is None:
-                    store.commit(commit)  # it can't be written with others
+                elif isinstance(came, NotTogetherError):
+                    store.commit(commit)
                 elif came is not None:
                     raise came
             except SessionFsmError as fault:
