@@ -296,6 +296,7 @@ async def test_aio_moving_tells_of_threads_that_can_not_be_had(
             assert [each.revision for each in came if isinstance(each, Session)] == [3] * 3
         else:
             assert [str(each) for each in came] == ["can't start new thread"] * 3
+            assert len({id(each) for each in came}) == 3
         assert (await manager.touch("s00")).revision == 3 + is_made
 
 

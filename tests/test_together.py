@@ -318,6 +318,31 @@ def test_together_finishes_what_is_left_by_the_store(asking: Asking) -> None:
     assert asking.manager.touch("s0").revision == 4
 
 
+def test_together_holds_nothing_in_its_name_that_it_has_handed_on(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has handed on a session, and comes back to it, waits as any other."""
+    store, start = asking.store, threading.Thread.start
+    starting: list[threading.Thread] = []
+
+    def keep(thread: threading.Thread) -> None:
+        starting.append(thread)
+
+    def later(commits: list[Commit]) -> list[Any]:
+        return [partial(store.commit, commit) for commit in commits]
+
+    store.commit_all = later  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(threading.Thread, "start", keep)
+    assert asking(("s0", fire("touch"))) == {}
+    monkeypatch.undo()
+    slot = asking.manager._core.slots.known("s0")
+    assert slot is not None
+    assert slot.holder is None
+    [finishing] = starting
+    start(finishing)
+    assert asking.manager.touch("s0").revision == 4
+
+
 def test_together_decides_afresh_what_is_left_and_too_late(asking: Asking, house: House) -> None:
     """What is written by itself, and finds another revision by then, is told as not made."""
     store, other = asking.store, house.open(store=asking.store)
@@ -522,8 +547,10 @@ def test_together_leaves_alone_what_takes_long(asking: Asking) -> None:
     def rests(seconds: float) -> None:
         core.change("s0", together.timed(quick))
         assert not together.is_at_hand("s0", quick)
-        asking.now += seconds
+        asking.now += 0.7 * seconds
+        core.change("s0", together.timed(quick))
         assert not together.is_at_hand("s0", quick)
+        asking.now += 0.3 * seconds
         core.change("s0", together.timed(quick))
         assert together.is_at_hand("s0", quick)
 
