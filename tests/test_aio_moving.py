@@ -27,6 +27,7 @@ from session_fsm import (
     Session,
     SessionEvent,
     guard,
+    together,
 )
 from session_fsm.aio import SessionManager, moving
 from session_fsm.aio.calls import GONE_THROUGH, NOT_BEGUN, Calls
@@ -38,6 +39,13 @@ from session_fsm.guards import Attempt
 pytest_plugins = ("manager_fixtures",)
 
 NAMES = tuple(f"s{number:02}" for number in range(40))
+
+
+@pytest.fixture(autouse=True)
+def _in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing count as slow because other tests keep the machine busy."""
+    monkeypatch.setattr(moving, "PATIENCE_SECONDS", 20.0)
+    monkeypatch.setattr(together, "SLOW_SECONDS", 20.0)
 
 
 @pytest.fixture

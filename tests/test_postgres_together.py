@@ -11,8 +11,8 @@ from cutting import Proxy
 from postgres_server import PostgresServer
 from supervised import in_real_time
 
-from session_fsm import Put, RevisionConflictError, SessionNotFoundError
-from session_fsm.aio import SessionManager
+from session_fsm import Put, RevisionConflictError, SessionNotFoundError, together
+from session_fsm.aio import SessionManager, moving
 from session_fsm.stores import PostgresStore, postgres_writer
 from session_fsm.stores.abc import NotTogetherError
 from session_fsm.stores.postgres_commit import PreparedCommit
@@ -22,6 +22,13 @@ from session_fsm.stores.records import Work
 from session_fsm.testing.authors import Author
 
 NAMES = tuple(f"s{number}" for number in range(16))
+
+
+@pytest.fixture(autouse=True)
+def _in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing count as slow because other tests keep the machine busy."""
+    monkeypatch.setattr(moving, "PATIENCE_SECONDS", 20.0)
+    monkeypatch.setattr(together, "SLOW_SECONDS", 20.0)
 
 
 @pytest.fixture
