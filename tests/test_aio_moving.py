@@ -84,6 +84,21 @@ async def quick_once(manager: SessionManager) -> None:
         await verb
 
 
+def pondering() -> tuple[HookedMemory, threading.Event, threading.Event]:
+    """Return a store with a trigger `ponder`, what its guard sets, and what it awaits."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    @guard("patient")
+    def patient(_: Attempt) -> bool:
+        begun.set()
+        await_event(go_on)
+        return True
+
+    row = Row("ponder", "active", None, guards=patient, why="it takes long at times")
+    lifecycle = SESSION_LIFECYCLE.extend(name="pondering", rows=(row,))
+    return HookedMemory(lifecycle), begun, go_on
+
+
 class Stuck:
     """Holds up the first of some calls of a store, on its thread."""
 
@@ -206,18 +221,8 @@ async def test_aio_moving_is_not_held_up_by_functions(store: HookedStore) -> Non
 @in_real_time
 async def test_aio_moving_is_not_held_up_by_guards() -> None:
     """A guard that takes long holds its own session, and none that was asked for beside it."""
-    begun, go_on = threading.Event(), threading.Event()
-
-    @guard("patient")
-    def patient(_: Attempt) -> bool:
-        begun.set()
-        await_event(go_on)
-        return True
-
-    row = Row("ponder", "active", None, guards=patient, why="it takes long")
-    lifecycle = SESSION_LIFECYCLE.extend(name="pondering", rows=(row,))
-    store = HookedMemory(lifecycle)
-    async with SessionManager(store, lifecycle=lifecycle) as manager:
+    store, begun, go_on = pondering()
+    async with SessionManager(store, lifecycle=store.lifecycle) as manager:
         for name in NAMES[:3]:
             await manager.create(name)
         await manager.touch("s00")
@@ -236,19 +241,9 @@ async def test_aio_moving_is_not_held_up_by_guards() -> None:
 @in_real_time
 async def test_aio_moving_withdraws_what_is_not_decided_on_yet() -> None:
     """Who is cancelled while another one of the same go is decided on has changed nothing."""
-    begun, go_on = threading.Event(), threading.Event()
+    store, begun, go_on = pondering()
     go_on.set()
-
-    @guard("patient")
-    def patient(_: Attempt) -> bool:
-        begun.set()
-        await_event(go_on)
-        return True
-
-    row = Row("ponder", "active", None, guards=patient, why="it takes long at times")
-    lifecycle = SESSION_LIFECYCLE.extend(name="pondering", rows=(row,))
-    store = HookedMemory(lifecycle)
-    async with SessionManager(store, lifecycle=lifecycle) as manager:
+    async with SessionManager(store, lifecycle=store.lifecycle) as manager:
         for name in NAMES[:3]:
             await manager.create(name)
         await manager.touch("s00")

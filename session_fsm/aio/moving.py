@@ -62,11 +62,7 @@ class _Move(Asked):
 
     def begin(self) -> bool:
         """Tell whether whoever asks, on whichever thread, is the first: to make it, or not to."""
-        try:
-            self._unbegun.pop()
-        except IndexError:
-            return False
-        return True
+        return _is_first(self._unbegun)
 
 
 Told = tuple[_Move, Session | BaseException | None, datetime | None]
@@ -90,11 +86,7 @@ class _Going:
 
     def claim(self) -> bool:
         """Tell whether whoever asks, on whichever thread, is the first to do so."""
-        try:
-            self._unclaimed.pop()
-        except IndexError:
-            return False
-        return True
+        return _is_first(self._unclaimed)
 
 
 class Moving:
@@ -267,3 +259,12 @@ class Moving:
         if not self._left and self._busy is not None:
             self._calls.let_go(self._busy)
             self._busy = None
+
+
+def _is_first(untaken: list[None]) -> bool:
+    """Tell whether nobody, on whichever thread, was here before: what one takes is gone."""
+    try:
+        untaken.pop()
+    except IndexError:
+        return False
+    return True
