@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from asking import Asking
 from managing import House, RemoteManager
 
 from session_fsm import SessionManager
@@ -52,3 +53,9 @@ def remote(file_house: House) -> Iterator[Callable[[], RemoteManager]]:
     yield open_one
     for each in opened:
         each.kill()
+
+
+@pytest.fixture
+def asking(house: House) -> Asking:
+    """Sessions in a house, all of them active and known."""
+    return Asking(house)
