@@ -4,6 +4,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import attrs
@@ -27,7 +28,7 @@ from session_fsm.certify.findings import Findings
 from session_fsm.certify.probes import states
 from session_fsm.certify.real import try_states
 from session_fsm.certify.switches import Switched
-from session_fsm.certify.walk import Behaviour, walk, walk_status
+from session_fsm.certify.walk import unknown_trigger, walk, walk_status, walk_trigger
 from session_fsm.certify.ways import check_walked, ways_out, ways_to_the_end
 from session_fsm.stores import sqlite_schema
 from session_fsm.stores.sqlite_schema import statements
@@ -65,13 +66,24 @@ def told_by(mutation: Mutation, ours: Certificate) -> str:
         mutant = mutation(SESSION_LIFECYCLE)
     except LifecycleError:
         return NOT_BUILT
-    # The quickest parts first: a certificate differs if a part of it does.
+    # What is likely to differ first, and what is quick: a certificate differs if a part of it does.
     switched = Switched(mutant)
-    for status in small_first(switched):
-        if walk_status(switched, status, Findings()) != seen_in(status, ours):
-            return SWITCHED
+    seen = {(each.status, each.trigger): each for each in ours.walked.behaviours}
+    triggers = (*mutant.triggers, unknown_trigger(mutant.triggers))
+    places = list(product(small_first(switched), triggers))
+    if seen.keys() != set(places):
+        return SWITCHED
+
+    def differs(place: tuple[str, str]) -> bool:
+        return walk_trigger(switched, *place, Findings()) != seen[place]
+
+    changed = SESSION_LIFECYCLE.rows[mutation.number].trigger
+    if any(differs(place) for place in places if place[1] == changed):
+        return SWITCHED
     if try_states(mutant, states(mutant), Findings()) != ours.tried:
         return REAL
+    if any(differs(place) for place in places if place[1] != changed):
+        return SWITCHED
     return ON_WAYS if certify(mutant).digest != ours.digest else ""
 
 
@@ -79,11 +91,6 @@ def small_first(switched: Switched) -> list[str]:
     """The statuses, those with the fewest settings first."""
     words = map(str, switched.lifecycle.statuses)
     return sorted(words, key=lambda status: len(switched.switches(status)))
-
-
-def seen_in(status: str, certificate: Certificate) -> tuple[Behaviour, ...]:
-    """What was seen in one status."""
-    return tuple(each for each in certificate.walked.behaviours if each.status == status)
 
 
 @pytest.mark.parametrize("kind", KINDS)

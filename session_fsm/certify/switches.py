@@ -84,6 +84,7 @@ class Switched:
         self._setting: Setting = {}
         self.lifecycle = attrs.evolve(lifecycle, rows=[self._row(row) for row in lifecycle.rows])
         self.reading = Reading(self.lifecycle)
+        self._switches = _switches(self.lifecycle.rows)
 
     def _row(self, row: Row) -> Row:
         deadline = row.deadline
@@ -126,7 +127,7 @@ class Switched:
             others: `holds` or `fails`: whether all others let rows pass.
         """
         index = 0 if others == HOLDS else -1
-        rest = {switch: switch.values[index] for switch in _switches(self.lifecycle.rows)}
+        rest = {switch: switch.values[index] for switch in self._switches}
         return {**rest, **chosen}
 
     def case(self, status: str, trigger: str) -> Case:

@@ -102,18 +102,21 @@ def walk(switched: Switched, findings: Findings) -> Walked:
 
 def walk_status(switched: Switched, status: str, findings: Findings) -> tuple[Behaviour, ...]:
     """Fire every trigger in one status, and an unknown one at last, under every setting of it."""
-    lifecycle = switched.lifecycle
+    triggers = switched.lifecycle.triggers
+    return tuple(
+        walk_trigger(switched, status, trigger, findings)
+        for trigger in (*triggers, unknown_trigger(triggers))
+    )
+
+
+def walk_trigger(switched: Switched, status: str, trigger: str, findings: Findings) -> Behaviour:
+    """Fire one trigger in one status, under every setting of the latter."""
     switches = switched.switches(status)
-    triggers = (*lifecycle.triggers, unknown_trigger(lifecycle.triggers))
-    seen: dict[str, list[tuple[Setting, Outcome]]] = {trigger: [] for trigger in triggers}
+    outcomes: list[tuple[Setting, Outcome]] = []
     for part, others in product(settings(switches)[1], (HOLDS, FAILS)):
         switched.set(switched.setting(part, others=others))
-        for trigger, outcomes in seen.items():
-            outcomes.append((part, _tried(switched, status, trigger, part, findings)))
-    return tuple(
-        _behaviour(switched, status, trigger, outcomes, switches)
-        for trigger, outcomes in seen.items()
-    )
+        outcomes.append((part, _tried(switched, status, trigger, part, findings)))
+    return _behaviour(switched, status, trigger, outcomes, switches)
 
 
 def _tried(
