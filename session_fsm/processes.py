@@ -191,7 +191,10 @@ class ProcessHandle:
 
     def ask_to_end(self) -> bool:
         """Ask the process to end, also if it was halted; returns whether that could be done."""
-        return self.send(signal.SIGTERM) and self.send(signal.SIGCONT)
+        asked = self.send(signal.SIGTERM)
+        if asked:
+            self.send(signal.SIGCONT)  # which does not arrive where it has ended already
+        return asked
 
     def close(self) -> None:
         """Hold on to it no longer."""

@@ -182,6 +182,23 @@ def test_processes_hold_one(kernel: str, other: subprocess.Popen[bytes]) -> None
         assert not handle.send(signal.SIGKILL)
 
 
+def test_processes_are_asked_to_end_that_end_at_once(
+    kernel: str, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has ended before it could be told to go on has been asked to end."""
+    module, name = (os, "kill") if kernel == "number" else (signal, "pidfd_send_signal")
+    send = getattr(module, name)
+
+    def send_and_reap(to: int, number: int) -> None:
+        send(to, number)
+        other.wait()
+
+    monkeypatch.setattr(module, name, send_and_reap)
+    with closing(held(other.pid)) as handle:
+        assert handle.ask_to_end()
+    assert other.returncode == -signal.SIGTERM
+
+
 def test_processes_hold_nobody_else(kernel: str, other: subprocess.Popen[bytes]) -> None:
     """A process that started at another tick is not the one that is meant."""
     ticks = seen(other.pid).start_ticks
