@@ -98,6 +98,16 @@ class PostgresServer:
         """Stop it; `immediate` is as a crash is."""
         self._run("pg_ctl", "-w", "-m", mode, "stop")
 
+    def stand_by(self) -> None:
+        """Start it anew as a hot standby, which only reads."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Have it write, as the first server does that others stand by for."""
+        self._run("pg_ctl", "-w", "promote")
+
     def kill(self) -> None:
         """End all of its processes at once, as a machine does that loses power."""
         main = int((self._data / "postmaster.pid").read_text().splitlines()[0])

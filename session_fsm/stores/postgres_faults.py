@@ -23,8 +23,9 @@ _AGAIN: Final = {"40001", "40P01", _LOCKED}
 _OPEN: Final = {"40003"}
 """The server itself does not know whether the statement was completed."""
 _BROKEN: Final = {"XX001", "XX002"}
-_NO_RIGHT: Final = {"42501", "25006"}
-"""The role may not do that, or nobody may: the server is read-only."""
+_NO_RIGHT: Final = "42501"
+_NOT_NOW: Final = {"25006", "53100"}
+"""Nobody may write: the server is read-only, as one that stands by is, or its disk is full."""
 
 
 class SilentError(psycopg.OperationalError):
@@ -58,17 +59,22 @@ def is_locked(fault: Exception) -> bool:
 
 
 def has_no_right(fault: BaseException | None) -> bool:
-    """Tell whether the role, or the server, only reads."""
-    return isinstance(fault, psycopg.Error) and fault.sqlstate in _NO_RIGHT
+    """Tell whether the role may not do that, now or later."""
+    return isinstance(fault, psycopg.Error) and fault.sqlstate == _NO_RIGHT
+
+
+def is_not_now(fault: BaseException | None) -> bool:
+    """Tell whether the server only reads for now: it may write again, or one in its place."""
+    return isinstance(fault, psycopg.Error) and fault.sqlstate in _NOT_NOW
 
 
 @contextmanager
 def left_to_others() -> Iterator[None]:
-    """Pass over what the role, or the server, may not do."""
+    """Pass over what the role may not do, or the server can't for now."""
     try:
         yield
     except StoreUnavailableError as fault:
-        if not has_no_right(fault.__cause__):
+        if not (has_no_right(fault.__cause__) or is_not_now(fault.__cause__)):
             raise
 
 

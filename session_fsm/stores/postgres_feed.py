@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import StoreUnavailableError
 from .feed import FeedRows
-from .postgres_faults import has_no_right
+from .postgres_faults import left_to_others
 from .postgres_sql import Sql, known
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def read_feed(
 ) -> FeedRows:
     """Read the first events behind a position, numbering first what was committed since.
 
-    A role that may not write, or a server that is read-only, is told what others have numbered.
+    Where the role may not write, or the server can't, it tells what others have numbered.
     """
 
     def read(link: Connection) -> tuple[FeedRows, bool]:
@@ -119,12 +118,9 @@ def read_feed(
     numbered = NUMBERED_AT_ONCE
     # A page that is full is told as it is: who reads on comes to the rest.
     while is_behind and not len(found.rows) == limit > 0 and numbered == NUMBERED_AT_ONCE:
-        try:
+        numbered = 0
+        with left_to_others():
             numbered = connections.write(lambda link: number(link, connections.sql))
-        except StoreUnavailableError as fault:
-            if not has_no_right(fault.__cause__):
-                raise
-            break
         found, is_behind = connections.read(read)
     return found
 

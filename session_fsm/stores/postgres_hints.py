@@ -22,7 +22,7 @@ from psycopg import errors
 
 from ..clock import random_id
 from ..errors import StoreError
-from .postgres_faults import ConnectError, has_no_right
+from .postgres_faults import ConnectError, has_no_right, is_not_now
 
 if TYPE_CHECKING:
     from .postgres_connection import Connections
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS: Final = 0.05
 """Shortest time between two notifications of one store."""
 RETRY_SECONDS: Final = 1.0
+REST_SECONDS: Final = 10.0
+"""The same for a server that only reads for now, and logs what it refuses."""
 _NOT_HERE: Final = (errors.FeatureNotSupported, errors.UndefinedFunction, errors.SyntaxError)
 _AT_ONCE: Final = 4096
 _NOTIFY: Final = b"SELECT pg_notify(%s::text, %s::text)"
@@ -89,7 +91,7 @@ class Hints:
                 if _is_never(fault.__cause__):
                     logger.info("nobody is told of commits, others have to look: %s", fault)
                     return
-                pause = RETRY_SECONDS
+                pause = _rest_after(fault.__cause__)
             self._closing.wait(pause)
 
     # --- listening ------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class Hints:
 
     def _listen(self) -> None:
         while not self._closing.is_set():
+            pause = RETRY_SECONDS
             try:
                 with self._connections.link() as link:
                     self._follow(link)
@@ -123,7 +126,8 @@ class Hints:
                     logger.info("commits of others are not heard of, only found: %s", fault)
                     return
                 logger.debug("not listening for a while: %s", fault)
-            if self._closing.wait(RETRY_SECONDS):
+                pause = _rest_after(fault)
+            if self._closing.wait(pause):
                 return
 
     def _follow(self, link: Connection) -> None:
@@ -186,3 +190,7 @@ def _is_never(fault: BaseException | None) -> bool:
     return isinstance(fault, _NOT_HERE) or (
         has_no_right(fault) and not isinstance(fault, ConnectError)
     )
+
+
+def _rest_after(fault: BaseException | None) -> float:
+    return REST_SECONDS if is_not_now(fault) else RETRY_SECONDS

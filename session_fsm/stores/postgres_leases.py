@@ -14,10 +14,12 @@ from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import Final
 
+import psycopg
+
 from ..errors import FencedError, StoreError, StoreUnavailableError
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_connection import Connections
-from .postgres_faults import has_no_right
+from .postgres_faults import has_no_right, is_not_now
 from .postgres_links import Connection
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ _RENEW: Final = (
     " WHERE owner_id = ANY(%s::text[]) AND expires_at > clock_timestamp()"
     " RETURNING owner_id"
 )
+_ONLY_READS: Final = "SELECT current_setting('transaction_read_only', true) = 'on'"
 _NOW: Final = "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
 _DISMISS: Final = "DELETE FROM {s}.owner WHERE owner_id = ANY(%s::text[])"
 _LIVING: Final = (
@@ -60,6 +63,23 @@ class _Lease:
         self.is_lapsed = False
         self.is_told = False
         self.teller: threading.Thread | None = None
+
+
+class _Newcomer:
+    """An owner that is to be made known.
+
+    Attributes:
+        told: What the server is told of it.
+        sent: When it was last told.
+    """
+
+    __slots__ = ("lapsed", "owner_id", "sent", "told")
+
+    def __init__(self, owner_id: str, lease: timedelta, lapsed: Callable[[], None] | None) -> None:
+        self.owner_id = owner_id
+        self.lapsed = lapsed
+        self.sent = 0.0
+        self.told = {"owner": owner_id, "lease": lease, "again": False}
 
 
 class Leases:
@@ -100,6 +120,7 @@ class Leases:
         self._beaten = beaten
         self._seconds = seconds
         self._leases: dict[str, _Lease] = {}
+        self._newcomers: dict[str, _Newcomer] = {}  # whom the server can't take in for now
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -114,7 +135,8 @@ class Leases:
     def enlist(self, owner_id: str, lapsed: Callable[[], None] | None = None) -> None:
         """Make an owner known, and keep it alive.
 
-        Where the role or the server only reads, nobody is made known.
+        Where the role only reads, nobody is made known. Where the server does for now, the owner is
+        as soon as that is over; until then it can't write.
 
         Args:
             owner_id: The owner.
@@ -123,40 +145,63 @@ class Leases:
         Raises:
             StoreUnavailableError: An owner of this name lives, or the server can't be reached.
         """
-        told = {"owner": owner_id, "lease": self._interval(), "again": False}
-        sent = self._seconds()
-
-        def enlist(link: Connection) -> bool:
-            nonlocal sent
-            sent = self._seconds()
-            row = link.execute(self._sql(_ENLIST), told).fetchone()
-            return row is not None
-
-        def begin(link: Connection) -> bool:
-            try:
-                return enlist(link)
-            finally:
-                told["again"] = True  # if the answer was lost, the row is our own
-
+        newcomer = _Newcomer(owner_id, self._interval(), lapsed)
         try:
-            if not self._connections.outside_batch(begin):
-                raise StoreUnavailableError(problem=f"owner {owner_id!r}: it lives already")
+            self._take_in(newcomer, self._connections)
         except StoreUnavailableError as fault:
             if has_no_right(fault.__cause__):
                 logger.info("owner %s is not made known: the store is only read", owner_id)
                 return
-            raise
-        with self._changed:
-            self._leases[owner_id] = _Lease(owner_id, self._end(sent), lapsed)
-            self._changed.notify_all()
+            if not is_not_now(fault.__cause__):
+                raise
+            logger.warning("owner %s can't write before the server does: %s", owner_id, fault)
+            self._newcomers[owner_id] = newcomer
         try:
             self._start()
         except BaseException:
             self.dismiss(owner_id)  # nobody would renew it
             raise
 
+    def _take_in(self, newcomer: _Newcomer, connections: Connections) -> None:
+        owner_id, told = newcomer.owner_id, newcomer.told
+
+        def begin(link: Connection) -> bool:
+            newcomer.sent = self._seconds()
+            try:
+                row = link.execute(self._sql(_ENLIST), told).fetchone()
+            except psycopg.Error as fault:
+                # If the answer was lost, the row is our own.
+                told["again"] = told["again"] or not is_not_now(fault)
+                raise
+            told["again"] = True
+            return row is not None
+
+        if not connections.outside_batch(begin):
+            raise StoreUnavailableError(problem=f"owner {owner_id!r}: it lives already")
+        with self._changed:
+            self._leases[owner_id] = _Lease(owner_id, self._end(newcomer.sent), newcomer.lapsed)
+            self._changed.notify_all()
+
+    def _take_in_newcomers(self) -> bool:
+        """Make those known who wait for that; returns whether there is none any longer."""
+        newcomers = list(self._newcomers.values())
+        if not newcomers:
+            return True
+        # A server logs whatever it refuses, so it is asked first.
+        if self._beats.outside_batch(self._only_reads):
+            return False
+        for newcomer in newcomers:
+            self._take_in(newcomer, self._beats)
+            if self._newcomers.pop(newcomer.owner_id, None) is None:
+                self.dismiss(newcomer.owner_id)  # as it was meanwhile
+        return True
+
+    def _only_reads(self, link: Connection) -> bool:
+        return link.execute(self._sql(_ONLY_READS)).fetchone() == (True,)
+
     def dismiss(self, owner_id: str) -> None:
         """Declare an owner of this process dead; of another one: nothing."""
+        self._newcomers.pop(owner_id, None)
         with self._changed:
             known = self._leases.pop(owner_id, None)
         if known is not None:
@@ -175,7 +220,10 @@ class Leases:
 
         Raises:
             FencedError: It can't.
+            StoreUnavailableError: It is not known yet.
         """
+        if owner_id in self._newcomers:
+            raise _not_yet(owner_id)
         if self.lapsed(owner_id):
             raise FencedError(session_id=session_id, owner_id=owner_id)
 
@@ -198,6 +246,7 @@ class Leases:
 
         Raises:
             FencedError: It does not, or none does.
+            StoreUnavailableError: It is not known yet, or none is.
         """
         if owner_id is not None:
             self.check(owner_id, session_id)
@@ -206,6 +255,8 @@ class Leases:
             return
         leases = list(self._leases.values())
         if not leases:
+            if newcomers := list(self._newcomers):
+                raise _not_yet(newcomers[0])
             return
         held = [lease.owner_id for lease in leases if self._is_held(lease)]
         if not held or link.execute(self._sql(_LIVING), [held]).fetchone() is None:
@@ -228,10 +279,10 @@ class Leases:
     # --- what goes on by itself -----------------------------------------------------------
 
     def renew(self) -> bool:
-        """Renew the leases that are held, and learn what time it is.
+        """Renew the leases that are held, take in newcomers, and learn what time it is.
 
         Returns:
-            Whether the database has answered.
+            Whether all of that was done.
         """
         leases = list(self._leases.values())
         held = [lease for lease in leases if self._is_held(lease)]
@@ -253,10 +304,10 @@ class Leases:
                             lease.end = self._end(sent)
                     self._changed.notify_all()
             self._beats.outside_batch(self.measure)
+            return self._take_in_newcomers()
         except StoreError as fault:
             logger.warning("leases were not renewed: %s", fault)
             return False
-        return True
 
     def _renewed(self, link: Connection, held: list[_Lease]) -> tuple[float, set[str]]:
         sent = self._seconds()
@@ -337,6 +388,7 @@ class Leases:
     def close(self) -> None:
         """Declare every owner of this process dead, and end the threads."""
         self._closing.set()
+        self._newcomers.clear()
         with self._changed:
             # Of one that could not stop, others wait for the end of its lease.
             gone = [
@@ -351,3 +403,9 @@ class Leases:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+
+
+def _not_yet(owner_id: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        problem=f"owner {owner_id!r} is not known yet: the server only reads for now"
+    )
