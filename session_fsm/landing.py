@@ -59,10 +59,16 @@ def _write(store: SessionStore, commit: Commit, make: Callable[[], None] | None)
 
 
 def _is_covered(store: SessionStore, commit: Commit) -> bool:
-    """Tell whether a checkpoint stands for what a commit wrote, or another in its place."""
+    """Tell whether what a commit wrote, or another in its place, is gone from the history.
+
+    A checkpoint stands for it then, or the one event that is left of a session that was removed.
+    """
     revision = commit.expected_revision + len(commit.steps)
     first = next(iter(store.history(commit.session_id)), None)
-    return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
+    if first is None:
+        return False
+    event = first[1]
+    return event.revision >= revision + (event.kind != "checkpoint")
 
 
 def landed_late(store: SessionStore, doubtful: deque[Commit]) -> Iterator[Commit]:

@@ -15,6 +15,7 @@ from session_fsm import (
     TransitionError,
 )
 from session_fsm.stores.records import Commit, Work
+from session_fsm.testing.authors import END_OF_TIME
 
 pytest_plugins = ("manager_fixtures",)
 
@@ -166,6 +167,31 @@ def test_landing_of_a_claim_that_was_made_anew(house: House, recovery: str) -> N
     assert work_left(manager, "a") == {WORKER}
     manager.terminate("a")
     assert worker.stops == 1
+
+
+@pytest.mark.parametrize("fate", ["kept", "compacted", "purged"])
+def test_landing_of_what_has_left_no_trace_is_not_known(house: House, fate: str) -> None:
+    """Whoever asks what became of a change is told that nobody knows, where its trace is gone."""
+    store = house.store()
+    manager, other = house.open(store=store), house.open(store=store)
+    manager.create("a")
+
+    def lose(commit: Commit) -> None:
+        if fate == "compacted":
+            other.touch("a")
+            assert other.compact("a", keep=1) > 0
+        elif fate == "purged":
+            other.terminate("a")
+            assert other.purge(ended_before=END_OF_TIME) == 1
+        raise StoreUnavailableError(problem="cut off", operation_id=commit.operation_id)
+
+    store.after["commit"] = once(lose)
+    if fate == "kept":
+        assert manager.touch("a").revision == 3
+        return
+    with pytest.raises(StoreUnavailableError) as caught:
+        manager.touch("a")
+    assert caught.value.operation_id is not None
 
 
 def never(_: object) -> None:

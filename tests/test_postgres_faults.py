@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from time import monotonic
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 from cutting import Proxy
 from postgres_server import PostgresServer
 
-from session_fsm import Put, RevisionConflictError, SessionNotFoundError, StoreUnavailableError
+from session_fsm import (
+    Put,
+    RevisionConflictError,
+    SessionManager,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from session_fsm.history import audit
-from session_fsm.stores import PostgresStore, postgres_connection
+from session_fsm.stores import PostgresStore, postgres_connection, postgres_writer
+from session_fsm.stores.postgres_commit import PreparedCommit, Row
 from session_fsm.stores.postgres_links import Connection
 from session_fsm.stores.records import Commit, Work
-from session_fsm.testing.authors import BEGINNING, Author, routes
+from session_fsm.testing.authors import BEGINNING, END_OF_TIME, Author, routes
 
 UPDATE = b"UPDATE"
 COMMIT = b"COMMIT"
@@ -95,6 +103,44 @@ def test_postgres_faults_a_lost_request_is_sent_again(
     store.commit(commit)
     assert proxy.happened.is_set()
     assert_once(store, commit)
+
+
+@pytest.mark.parametrize("fate", ["compacted", "purged"])
+def test_postgres_faults_what_is_gone_is_not_decided_anew(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    """A commit that has left no trace when it is asked for is told as one that nobody knows of."""
+    send = postgres_writer._sent_together
+    with (
+        closing(PostgresStore(postgres_url)) as store,
+        closing(PostgresStore(postgres_url)) as others,
+    ):
+        manager, other = SessionManager(store), SessionManager(others)
+        manager.create("a")
+
+        def lose(link: Connection, changes: Sequence[PreparedCommit]) -> list[Row | None]:
+            monkeypatch.setattr(postgres_writer, "_sent_together", send)
+            send(link, changes)
+            assert other.get("a").state.metadata == {"n": 1}
+            if fate == "compacted":
+                other.touch("a")
+                assert other.compact("a", keep=1) > 0
+            else:
+                other.terminate("a")
+                assert other.purge(ended_before=END_OF_TIME) == 1
+            link.close()
+            raise psycopg.OperationalError("lost")
+
+        monkeypatch.setattr(postgres_writer, "_sent_together", lose)
+        with pytest.raises(StoreUnavailableError, match="compacted, or removed") as caught:
+            manager.update("a", metadata=lambda found: {"n": found.get("n", 0) + 1})
+        assert caught.value.operation_id is not None
+        if fate == "compacted":
+            assert manager.get("a").state.metadata == {"n": 1}
+        else:
+            assert [event.kind for event in manager.history("a")] == ["purged"]
+        manager.close()
+        other.close()
 
 
 @pytest.mark.parametrize("lose", [Proxy.lose_answer, Proxy.lose_request])

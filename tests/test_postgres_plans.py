@@ -41,6 +41,7 @@ READS_EVERYTHING = {
 
 AFTER_A_FAULT = {
     "postgres_commit._LANDED": ("one-0", "nothing"),
+    "postgres_commit._FORGOTTEN": {"id": MIDDLE, "revision": 1},
     "postgres_doubts._AWAIT": (["one-0", MIDDLE],),
     "postgres_doubts._IS_NOTED": ("taken/nothing",),
     "postgres_doubts._HANDS": (["one-0", MIDDLE], "nobody"),

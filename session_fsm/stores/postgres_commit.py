@@ -99,6 +99,13 @@ _LANDED: Final = (
     " FROM {s}.session_event AS event LEFT JOIN {s}.session USING (session_id)"
     " WHERE event.session_id = %s::text AND event.operation_id = %s::text LIMIT 1"
 )
+# Where a later event is there, the last one of a commit was, be it of another in its place.
+_FORGOTTEN: Final = (
+    "SELECT NOT EXISTS (SELECT 1 FROM {s}.session_event"
+    " WHERE session_id = %(id)s::text AND revision = %(revision)s::bigint)"
+    " AND EXISTS (SELECT 1 FROM {s}.session_event"
+    " WHERE session_id = %(id)s::text AND revision > %(revision)s::bigint)"
+)
 
 MOVE_COLUMNS: Final = (
     ("session_id", "text"),
@@ -347,6 +354,16 @@ class PreparedCommit:
             return False
         self.note(row)
         return True
+
+    def is_forgotten(self, link: Connection) -> bool:
+        """Tell whether nobody can say any longer whether it has landed.
+
+        A checkpoint, or what is left of a session that was removed, stands for it then, or for
+        another one in its place.
+        """
+        revision = self.commit.expected_revision + len(self.commit.steps)
+        place = {"id": self.commit.session_id, "revision": revision}
+        return link.execute(self.sql(_FORGOTTEN), place).fetchone() == (True,)
 
     def note(self, row: tuple[Any, ...]) -> None:
         """Keep what the last of the statements returned."""

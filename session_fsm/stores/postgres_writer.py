@@ -210,6 +210,9 @@ class Writer:
                         # Somebody has created the id, or has just ended a life of it.
                         reason = change.reason(link)
                     if reason is not None:
+                        if may_have_landed and change.is_forgotten(link):
+                            problem = "what it has left was compacted, or removed, meanwhile"
+                            raise self._never_answered(change, problem) from reason
                         raise reason
                     fault: Exception = GoneError(
                         "it was refused again and again, for no reason that lasts"
