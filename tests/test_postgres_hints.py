@@ -107,6 +107,38 @@ def test_hints_survive_a_lost_connection(
         assert rung.wait(PATIENCE_SECONDS)
 
 
+def test_hints_need_no_thread_to_commit(
+    postgres_url: str, postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be had a commit is made and a watch refused; both go on the next time."""
+    start, heard = threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name in {"session_fsm send", "session_fsm listen"}:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with closing(PostgresStore(postgres_url)) as store:
+        store.enlist("author")
+        author = Author(store)
+        with monkeypatch.context() as few:
+            few.setattr(threading.Thread, "start", refuse)
+            author.write("a", "activate")
+            with pytest.raises(RuntimeError):
+                store.watch(lambda: pytest.fail("it was refused"))
+        postgres_store.watch(heard.set)
+        assert heard.wait(PATIENCE_SECONDS)
+        heard.clear()
+        author.write("a", "touch")
+        assert heard.wait(PATIENCE_SECONDS)
+        rung = threading.Event()
+        store.watch(rung.set)
+        assert rung.wait(PATIENCE_SECONDS)
+    with closing(PostgresStore(postgres_url)) as store, monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", refuse)
+        store._hints.committed()
+
+
 @pytest.mark.parametrize("wakened_by", ["a fork", "itself"])
 def test_hints_listener_rests_until_it_hears(
     postgres_url: str,

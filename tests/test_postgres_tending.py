@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -72,6 +73,28 @@ def test_postgres_tending_comes_with_the_heartbeat(
         assert [event.position for event in store.feed(0, 9).events] == [1, 2, 3, 4]
         assert store.counts() == {"active": 1}
         assert store.check() == ()
+
+
+def test_postgres_tending_needs_no_thread(
+    sql: Execute, author: Author, postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no thread can be had nobody is told so; it is done with the next heartbeat."""
+    tend = postgres_store._tending
+    with monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", _no_thread)
+        tend.nudge()
+        tend.close()
+    other = type(tend)(postgres_store._beats)
+    with monkeypatch.context() as few:
+        few.setattr(threading.Thread, "start", _no_thread)
+        other.nudge()
+    other.nudge()
+    wait_until(lambda: not unnumbered(sql))
+    other.close()
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_postgres_tending_numbers_piece_by_piece(

@@ -74,7 +74,11 @@ class Hints:
         """Tell others, soon, that something was committed; does not wait, and never raises."""
         if not self._committed.is_set():
             self._committed.set()
-            self._start(self._send)
+            try:
+                self._start(self._send)
+            except (RuntimeError, MemoryError) as fault:  # no thread can be had
+                logger.warning("nobody is told of a commit, others have to look: %s", fault)
+                self._committed.clear()
 
     def _send(self) -> None:
         while True:
@@ -104,11 +108,18 @@ class Hints:
 
         Returns:
             What ends it; twice is harmless.
+
+        Raises:
+            RuntimeError: No thread can be had that listens.
         """
         key = object()
         self._callbacks[key] = callback
         if self._listens:
-            self._start(self._listen)
+            try:
+                self._start(self._listen)
+            except BaseException:
+                del self._callbacks[key]
+                raise
 
         def end() -> None:
             self._callbacks.pop(key, None)
@@ -165,8 +176,9 @@ class Hints:
             if work in self._threads or self._closing.is_set():
                 return
             name = f"session_fsm {work.__name__[1:]}"
-            thread = self._threads[work] = threading.Thread(target=work, name=name, daemon=True)
+            thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
+            self._threads[work] = thread  # only one that has begun can be waited for
 
     def close(self) -> None:
         """Send and hear nothing any longer; twice is harmless, and so it is in a fork's child."""

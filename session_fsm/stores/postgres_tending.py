@@ -51,10 +51,13 @@ class Tending:
             return
         with self._starting:
             if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(
-                    target=self._run, name="session_fsm tend", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="session_fsm tend", daemon=True)
+                try:
+                    thread.start()
+                except (RuntimeError, MemoryError) as fault:  # no thread can be had
+                    logger.warning("left to whoever reads next: %s", fault)
+                    return
+                self._thread = thread
         self._due.set()
 
     def tend(self) -> bool:
