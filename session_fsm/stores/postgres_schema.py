@@ -55,10 +55,12 @@ def prepare(connection: Connection[Any], sql: Sql, lifecycle: Lifecycle) -> None
     """
     for _ in range(MOST_LOOKS):
         try:
-            if version_of(connection, sql) is None:
+            version = version_of(connection, sql)
+            if version is None:
                 create(connection, sql, lifecycle)
-            elif fingerprint_of(connection, sql, lifecycle) is None:
-                _check_version(connection, sql)
+                break
+            _check_version(version)  # before anything else is read, of which nothing is known
+            if fingerprint_of(connection, sql, lifecycle) is None:
                 with connection.transaction():
                     register(connection, sql, lifecycle)
             break
@@ -68,7 +70,6 @@ def prepare(connection: Connection[Any], sql: Sql, lifecycle: Lifecycle) -> None
             problem = f"{_what_is_absent(connection, sql, lifecycle)}, and may not be made here"
             hint = "`session-fsm upgrade` makes it, by a role that may"
             raise StoreUnavailableError(problem=f"{problem} ({_text(fault)}); {hint}") from fault
-    _check_version(connection, sql)
     known = fingerprint_of(connection, sql, lifecycle)
     if known != lifecycle.fingerprint:
         same = not rule_problems(connection, sql, lifecycle)
@@ -152,10 +153,7 @@ def version_of(connection: Connection[Any], sql: Sql) -> int | None:
     return version
 
 
-def _check_version(connection: Connection[Any], sql: Sql) -> None:
-    version = version_of(connection, sql)
-    if version is None:
-        raise StoreUnavailableError(problem=_no_schema(sql))
+def _check_version(version: int) -> None:
     if version != SCHEMA_VERSION:
         older = 0 < version < SCHEMA_VERSION
         hint = "; `session-fsm upgrade` brings an older one there" if older else ""
