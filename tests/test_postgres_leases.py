@@ -258,6 +258,46 @@ def test_postgres_leases_need_no_working_connection_of_the_store(
         store._leases.check("author", "a")
 
 
+@pytest.fixture
+def limited(postgres: PostgresServer, postgres_url: str, opened: OpenStore) -> Iterator[str]:
+    """The URL of a store for a role that may have three connections."""
+    schema = opened()._sql.quoted
+    role = f"limited_{postgres.new_schema()}"
+    for text in (
+        f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 3",
+        f"GRANT USAGE ON SCHEMA {schema} TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    ):
+        postgres.execute(text)
+    yield postgres_url.replace("postgres@", f"{role}@")
+    postgres.execute(f"DROP OWNED BY {role}")
+    postgres.execute(f"DROP ROLE {role}")
+
+
+def test_postgres_leases_have_their_connection_before_callers_use_up_all(limited: str) -> None:
+    """Who has used up what the role may have keeps no heartbeat from the connection that it has."""
+    with closing(PostgresStore(limited, retry_seconds=0)) as store, ExitStack() as held:
+        store.enlist("author")
+        for _ in range(2):
+            held.enter_context(store._connections.link())
+        with pytest.raises(psycopg.OperationalError):
+            held.enter_context(store._connections.link())
+        assert store._leases.renew()
+
+
+def test_postgres_leases_begin_with_a_connection_or_not_at_all(
+    limited: str, opened: OpenStore
+) -> None:
+    """Where none is left for heartbeats, nobody is enlisted, and it is said why."""
+    with closing(PostgresStore(limited, retry_seconds=0)) as store:
+        with ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(store._connections.link())
+        with pytest.raises(StoreUnavailableError, match="too many connections"):
+            store.enlist("author")
+        assert not opened().is_alive("author")
+
+
 def test_postgres_leases_survive_a_lost_answer(postgres: PostgresServer, postgres_url: str) -> None:
     """An owner is made known though the answer was lost; two cannot have one name."""
     with Proxy(postgres.port) as proxy:

@@ -188,6 +188,27 @@ def test_postgres_tending_is_silent_without_the_right(
         sql(f"DROP ROLE {role}")
 
 
+def test_postgres_tending_leaves_what_is_published(
+    sql: Execute, author: Author, postgres_store: PostgresStore
+) -> None:
+    """Counts that may not be put together, as they are published, are right all the same."""
+    publication = f"{postgres_store._sql.schema}_published"
+    add_pieces(sql)
+    before = pieces(sql)
+    sql(f"CREATE PUBLICATION {publication} FOR TABLE {{s}}.session_count")
+    try:
+        assert postgres_store.counts() == {"active": 1}
+        assert not postgres_store._tending.tend()
+        assert (unnumbered(sql), pieces(sql)) == (0, before)
+        sql("ALTER TABLE {s}.session_count REPLICA IDENTITY FULL")
+        assert postgres_store._tending.tend()
+        assert pieces(sql) < KEPT_APART
+        assert postgres_store.counts() == {"active": 1}
+        assert postgres_store.check() == ()
+    finally:
+        sql(f"DROP PUBLICATION {publication}")
+
+
 def test_postgres_tending_rests_after_a_failure(
     sql: Execute, author: Author, postgres_store: PostgresStore
 ) -> None:

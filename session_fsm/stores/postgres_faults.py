@@ -24,8 +24,9 @@ _OPEN: Final = {"40003"}
 """The server itself does not know whether the statement was completed."""
 _BROKEN: Final = {"XX001", "XX002"}
 _NO_RIGHT: Final = "42501"
-_NOT_NOW: Final = {"25006", "53100"}
-"""Nobody may write: the server is read-only, as one that stands by is, or its disk is full."""
+_NOT_NOW: Final = {"25006", "53100", "55000"}
+"""Nobody may write: the server is read-only, as one that stands by is, or its disk is full; or
+nobody may delete, as what stands there is published, and has no replica identity."""
 
 
 class SilentError(psycopg.OperationalError):

@@ -143,8 +143,11 @@ class Leases:
             lapsed: Called once it can't be sure any longer that it lives; again until it returns.
 
         Raises:
-            StoreUnavailableError: An owner of this name lives, or the server can't be reached.
+            StoreUnavailableError: An owner of this name lives, the server can't be reached, or it
+                has no connection left for heartbeats.
         """
+        # Heartbeats keep that connection: who works may use up what there is before the first one.
+        self._beats.outside_batch(self.measure)
         newcomer = _Newcomer(owner_id, self._interval(), lapsed)
         try:
             self._take_in(newcomer, self._connections)
