@@ -107,6 +107,19 @@ def test_hints_survive_a_lost_connection(
         assert rung.wait(PATIENCE_SECONDS)
 
 
+def test_hints_are_not_kept_where_nobody_listens(
+    postgres_store: PostgresStore, postgres: PostgresServer
+) -> None:
+    """A connection that hears what is meant for others, as one of a pooler may, keeps nothing."""
+    with postgres_store._connections.link() as link:
+        link.execute(b"LISTEN others")
+        for _ in range(10):
+            postgres.execute("NOTIFY others")
+        link.execute(b"SELECT 1")
+        assert not link._notifies_backlog
+        link.execute(b"UNLISTEN others")
+
+
 def test_hints_need_no_thread_to_commit(
     postgres_url: str, postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from psycopg import errors
 from ..clock import random_id
 from ..errors import StoreError
 from .postgres_faults import ConnectError, has_no_right, is_not_now
+from .postgres_links import not_listening
 
 if TYPE_CHECKING:
     from .postgres_connection import Connections
@@ -142,6 +143,7 @@ class Hints:
                 return
 
     def _follow(self, link: Connection) -> None:
+        link.remove_notify_handler(not_listening)
         listen = f'LISTEN "{self._channel}"'.encode()
         link.execute(listen)
         self._ring()  # what was committed before is heard of by nobody
@@ -158,6 +160,7 @@ class Hints:
                     if any(each.payload != self._name for each in heard):
                         self._ring()
         finally:
+            link.add_notify_handler(not_listening)
             with contextlib.suppress(psycopg.Error):
                 if not link.closed:
                     link.execute(f'UNLISTEN "{self._channel}"'.encode())

@@ -89,6 +89,8 @@ class Link(psycopg.Connection[Any]):
             text = str(fault).strip()
             raise ConnectError(text if misses is None else misses.note(text)) from None
         link.silence_seconds = silence_seconds
+        # Behind a pooler it may hear what others listen for, all of which would be kept.
+        link.add_notify_handler(not_listening)
         return link
 
     def wait(self, gen: Any, *arguments: Any, **more: Any) -> Any:
@@ -104,6 +106,10 @@ class Link(psycopg.Connection[Any]):
         except SilentError:
             self.pgconn.finish()
             raise
+
+
+def not_listening(_: psycopg.Notify) -> None:
+    """Drop a notification, on a connection that nobody listens on."""
 
 
 def _watched(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
