@@ -144,10 +144,9 @@ class Hints:
 
     def _follow(self, link: Connection) -> None:
         link.remove_notify_handler(not_listening)
-        listen = f'LISTEN "{self._channel}"'.encode()
-        link.execute(listen)
-        self._ring()  # what was committed before is heard of by nobody
         try:
+            link.execute(f'LISTEN "{self._channel}"'.encode())
+            self._ring()  # what was committed before is heard of by nobody
             with selectors.DefaultSelector() as selector:
                 selector.register(link.fileno(), selectors.EVENT_READ)
                 selector.register(self._wakened, selectors.EVENT_READ)
