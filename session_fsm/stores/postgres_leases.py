@@ -146,8 +146,9 @@ class Leases:
             StoreUnavailableError: An owner of this name lives, the server can't be reached, or it
                 has no connection left for heartbeats.
         """
-        # Heartbeats keep that connection: who works may use up what there is before the first one.
-        self._beats.outside_batch(self.measure)
+        if not self._threads:
+            # They keep that connection: who works may use up what there is before they begin.
+            self._beats.outside_batch(self.measure)
         newcomer = _Newcomer(owner_id, self._interval(), lapsed)
         try:
             self._take_in(newcomer, self._connections)
