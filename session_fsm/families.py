@@ -75,6 +75,9 @@ def find_members(families: Collection[Family]) -> dict[Family, tuple[ProcessHand
     Returns:
         A handle for each process, to be closed by the caller; families of which nothing runs have
         none.
+
+    Raises:
+        OSError: It can't be looked, as there are no descriptors left.
     """
     here = this_place()
     near = [each for each in families if each.place.boot_id == here.boot_id]
@@ -156,6 +159,9 @@ def end_families(families: Collection[Family], *, term_seconds: float) -> dict[F
 
     Returns:
         What became of each.
+
+    Raises:
+        OSError: It can't be looked, as there are no descriptors left.
     """
     ended = {family: Ended() for family in families}
     members: dict[Family, list[ProcessHandle]] = {family: [] for family in families}
@@ -164,6 +170,7 @@ def end_families(families: Collection[Family], *, term_seconds: float) -> dict[F
         for family, handles in find_members(families).items():
             members[family] += handles
             ended[family].asked = sum(handle.ask_to_end() for handle in handles)
+        unseen = {family for family in families if not members[family]}
         wait_until_gone([each for handles in members.values() for each in handles], term_seconds)
         end = time.monotonic() + LONGEST_KILL_SECONDS
         waiting = list(families)
@@ -175,11 +182,15 @@ def end_families(families: Collection[Family], *, term_seconds: float) -> dict[F
                 doomed[family] = [*alive, *found]
                 members[family] += found
                 ended[family].left = len(doomed[family])
-            waiting = [family for family in waiting if doomed[family]]
+            # One look may miss whoever is begun while another one ends: it takes two in a row.
+            gone = {family for family in waiting if not doomed[family]}
+            waiting = [family for family in waiting if family not in gone & unseen]
+            unseen = gone
             if time.monotonic() >= end:
                 break
             for family in waiting:
                 killed[family] |= kill_all(doomed[family])
+                _kill_group(family, members[family])
                 ended[family].killed = len(killed[family])
             every = [each for handles in doomed.values() for each in handles]
             wait_until_gone(every, ROUND_SECONDS)
@@ -187,6 +198,13 @@ def end_families(families: Collection[Family], *, term_seconds: float) -> dict[F
         for handle in [each for handles in members.values() for each in handles]:
             handle.close()
     return ended
+
+
+def _kill_group(family: Family, members: Iterable[ProcessHandle]) -> None:
+    # Whoever makes others without end is not found one by one.
+    for handle in members:
+        if (handle.pid, handle.start_ticks) == (family.pid, family.start_ticks):
+            handle.kill_group()
 
 
 def kill_all(handles: Iterable[ProcessHandle]) -> set[tuple[int, int]]:

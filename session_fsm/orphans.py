@@ -11,7 +11,7 @@ name is quoted, so that none of them has a slash.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, unquote
 
@@ -157,9 +157,17 @@ def reap_orphans(
             logger.error("a worker that may run still is not looked for: %s", fault)
             reaped.append(_told(owner_id, session_id, child, "unreadable"))
     if orphans:
-        ended = end_families([each.family for each in orphans], term_seconds=term_seconds)
+        ended = _ended([each.family for each in orphans], term_seconds)
         reaped += [_settle(store, each, ended[each.family]) for each in orphans]
     return tuple(sorted(reaped, key=lambda each: (each.owner_id, each.session_id, each.child)))
+
+
+def _ended(families: Collection[Family], term_seconds: float) -> Mapping[Family, Ended]:
+    try:
+        return end_families(families, term_seconds=term_seconds)
+    except OSError as fault:
+        logger.error("what dead owners have left can't be looked for: %s", fault)
+        return {family: Ended(left=1) for family in families}
 
 
 def _settle(store: SessionStore, record: WorkerRecord, ended: Ended) -> Reaped:

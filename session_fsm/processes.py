@@ -10,6 +10,7 @@ Source: proc(5), pidfd_open(2), machine-id(5); Linux only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import select
@@ -27,6 +28,13 @@ MARKER: Final = "SESSION_FSM_WORKER"
 LOOK_SECONDS: Final = 0.02
 """How often it is looked whether a process is gone, where the kernel has no pidfds."""
 
+LOOKS_AT_NEW: Final = 100
+"""So often, each millisecond, a process is looked at anew that is just taking up a program."""
+
+_PROCESS_GROUP: Final = 4
+"""`PIDFD_SIGNAL_PROCESS_GROUP`, from Linux 6.9 on."""
+_KERNEL_THREAD: Final = 0x0020_0000
+"""`PF_KTHREAD` of the flags of a process."""
 _PROC: Final = "/proc"
 _MACHINE: Final = "/etc/machine-id"
 _ENTRY: Final = f"{MARKER}=".encode()
@@ -94,6 +102,13 @@ class ProcessStat:
     session: int
     threads: int
     start_ticks: int
+    flags: int = 0
+    environ_end: int = 0
+
+    @property
+    def takes_up_program(self) -> bool:
+        """Whether it has left a program, or is leaving its last one, and has no environment now."""
+        return not (self.state in "ZX" or self.environ_end or self.flags & _KERNEL_THREAD)
 
     @property
     def is_over(self) -> bool:
@@ -110,8 +125,8 @@ def stat_of(pid: int) -> ProcessStat | None:
         return None
     # The name stands in parentheses, and may have any of them in itself.
     fields = text[text.rindex(b")") + 2 :].split()
-    parent, group, session, threads, ticks = (int(fields[n]) for n in (1, 2, 3, 17, 19))
-    return ProcessStat(pid, fields[0].decode(), parent, group, session, threads, ticks)
+    numbers = (int(fields[n]) for n in (1, 2, 3, 17, 19, 6, 48))
+    return ProcessStat(pid, fields[0].decode(), *numbers)
 
 
 def all_stats() -> Iterator[ProcessStat]:
@@ -122,15 +137,29 @@ def all_stats() -> Iterator[ProcessStat]:
 
 
 def tokens_of(pid: int) -> frozenset[str]:
-    """Return the tokens that a process has inherited; none if that can't be seen."""
-    try:
-        environ = Path(f"{_PROC}/{pid}/environ").read_bytes()
-    except OSError:
-        return frozenset()  # gone, or another user's
+    """Return the tokens that a process has inherited; none if that is not for this user to see.
+
+    Raises:
+        OSError: It can't be looked for, as there are no descriptors left.
+    """
+    environ = b""
+    for _ in range(LOOKS_AT_NEW):
+        try:
+            environ = Path(f"{_PROC}/{pid}/environ").read_bytes()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return frozenset()  # gone, or another user's
+        if environ or not _takes_up_program(pid):
+            break
+        select.poll().poll(1)
     if _ENTRY not in environ:
         return frozenset()
     values = (each[len(_ENTRY) :] for each in environ.split(b"\0") if each.startswith(_ENTRY))
     return frozenset(token.decode("ascii", "replace") for v in values for token in v.split(b":"))
+
+
+def _takes_up_program(pid: int) -> bool:
+    stat = stat_of(pid)
+    return stat is not None and stat.takes_up_program
 
 
 class ProcessHandle:
@@ -195,6 +224,15 @@ class ProcessHandle:
         if asked:
             self.send(signal.SIGCONT)  # which does not arrive where it has ended already
         return asked
+
+    def kill_group(self) -> None:
+        """Kill all of the group that it leads, or has led, where the kernel can tell that one.
+
+        By the handle, from Linux 6.9 on: the number of a group may be another one's by now.
+        """
+        if self.fd is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self.fd, signal.SIGKILL, None, _PROCESS_GROUP)
 
     def close(self) -> None:
         """Hold on to it no longer."""

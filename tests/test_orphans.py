@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -21,10 +23,12 @@ import pytest
 from processes import Program
 from test_process_worker_ending import BEGIN, FAMILIES, NO_TERM
 from worker_processes import (
+    FORKS_ALL_THE_WHILE,
     PATIENCE_SECONDS,
     PAUSE,
     Marked,
     Stand,
+    has_ended,
     number_of,
     paused,
     program,
@@ -34,7 +38,7 @@ from worker_processes import (
 )
 from worker_steps import BEFORE_IT_IS_NOTED, STEPS
 
-from session_fsm import CorruptRecordError, Reaped, SessionManager, read_log
+from session_fsm import CorruptRecordError, Reaped, SessionManager, families, read_log
 from session_fsm.families import Family
 from session_fsm.orphans import WorkerRecord, reap_orphans
 from session_fsm.processes import MARKER, Place, ProcessHandle, stat_of, this_place
@@ -153,6 +157,45 @@ def test_orphans_without_leader_are_known_by_their_mark(marked: Marked, tmp_path
         [reaped] = reap_orphans(store, term_seconds=PATIENCE_SECONDS)
     assert (reaped.outcome, reaped.processes) == ("ended", 1)
     assert marked.pids() == set()
+
+
+@pytest.mark.parametrize("seconds", [0.0, PATIENCE_SECONDS])
+def test_orphans_who_fork_all_the_while_are_killed(
+    store: MemoryStore, tmp_path: Path, seconds: float
+) -> None:
+    """Of a group whose processes replace themselves without end, none gets away."""
+    if tuple(map(int, platform.release().split(".")[:2])) < (6, 9):
+        pytest.skip("the kernel can't be told a group by a handle")
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        program(FORKS_ALL_THE_WHILE),
+        stdout=subprocess.PIPE,
+        pass_fds=[writer],
+        start_new_session=True,
+    ) as process:
+        os.close(writer)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        keep(store, record(process.pid))
+        [reaped] = reap_orphans(store, term_seconds=seconds)
+        assert has_ended(reader)
+    os.close(reader)
+    assert reaped.outcome in ("ended", "killed")
+    assert store.marks("") == ()
+
+
+def test_orphans_are_kept_track_of_while_nobody_can_look(
+    store: MemoryStore, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no file can be opened to look for them they are told as left, and records stay."""
+    keep(store, record(stranger.pid))
+
+    def no_descriptors(_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(families, "find_members", no_descriptors)
+    assert outcomes(reap_orphans(store)) == ["left"]
+    assert len(store.marks("")) == 1
 
 
 # --- who is spared --------------------------------------------------------------------------

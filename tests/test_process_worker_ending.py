@@ -6,13 +6,17 @@ import asyncio
 import errno
 import os
 import signal
+import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from worker_processes import (
+    FORKS_ALL_THE_WHILE,
     PATIENCE_SECONDS,
     Marked,
     Stand,
+    has_ended,
     number_of,
     open_descriptors,
     paused,
@@ -166,25 +170,27 @@ def test_process_worker_kills_what_an_exit_leaves(marked: Marked) -> None:
     assert marked.pids() == set()
 
 
-def test_process_worker_kills_those_who_fork_all_the_while(marked: Marked) -> None:
+def test_process_worker_kills_those_who_fork_all_the_while(tmp_path: Path) -> None:
     """Of a group whose processes replace themselves without end, none gets away."""
-    source = """
+    fifo = tmp_path / "held"
+    os.mkfifo(fifo)
+    source = f"""
         import os, signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if os.fork() == 0:
-            print("ready", flush=True)
-            while os.fork() == 0:
-                pass
-            os._exit(0)
-        while True: signal.pause()
+        held = os.open({str(fifo)!r}, os.O_WRONLY)
     """
+    source = textwrap.dedent(source) + textwrap.dedent(FORKS_ALL_THE_WHILE)
     stand, worker = Stand(), worker_of(source, ready_line=b"ready", term_seconds=0.0)
 
     async def work() -> None:
-        task = await started(worker, stand)
-        stand.stopping.set()
-        await within_patience(task)
-        assert marked.pids() == set()
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            task = await started(worker, stand)
+            stand.stopping.set()
+            await within_patience(task)
+            assert has_ended(reader)
+        finally:
+            os.close(reader)
 
     run(work())
 

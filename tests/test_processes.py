@@ -164,6 +164,71 @@ def test_processes_see_inherited_tokens(marked: Marked, monkeypatch: pytest.Monk
     assert marked.token not in tokens_of(os.getpid())
 
 
+def test_processes_see_the_tokens_of_one_that_takes_up_a_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a new program has no environment for a moment, it is waited for."""
+    monkeypatch.setattr(processes, "_PROC", str(tmp_path))
+    environ, looks = tmp_path / "7" / "environ", []
+    environ.parent.mkdir()
+    environ.touch()
+
+    def stat_of_new(pid: int) -> ProcessStat:
+        looks.append(pid)
+        if len(looks) == 3:
+            environ.write_bytes(f"A=b\0{MARKER}=token\0".encode())
+        return ProcessStat(pid, "R", 1, 7, 7, 1, 0)
+
+    monkeypatch.setattr(processes, "stat_of", stat_of_new)
+    assert tokens_of(7) == {"token"}
+    assert looks == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    "stat",
+    [
+        ProcessStat(7, "Z", 1, 7, 7, 2, 0),
+        ProcessStat(7, "S", 2, 0, 0, 1, 0, flags=0x0020_8040),
+        ProcessStat(7, "S", 1, 7, 7, 1, 0, environ_end=1),
+        None,
+    ],
+    ids=["over", "of the kernel", "without environment", "gone"],
+)
+def test_processes_that_have_no_environment_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stat: ProcessStat | None
+) -> None:
+    """Whatever will have none has no tokens, which is known at the first look."""
+    monkeypatch.setattr(processes, "_PROC", str(tmp_path))
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "environ").touch()
+    looks = []
+
+    def stat_of_it(pid: int) -> ProcessStat | None:
+        looks.append(pid)
+        return stat
+
+    monkeypatch.setattr(processes, "stat_of", stat_of_it)
+    assert tokens_of(7) == frozenset()
+    assert looks == [7]
+
+
+def test_processes_that_can_not_be_looked_at_are_not_taken_for_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where no file can be opened it is not told that a process has no tokens."""
+    monkeypatch.setattr(processes, "_PROC", str(tmp_path))
+    (tmp_path / "7" / "environ").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        tokens_of(7)
+
+
+def test_processes_tell_what_takes_up_a_program() -> None:
+    """This process has an environment, and a thread of the kernel never will."""
+    assert seen(os.getpid()).environ_end > 0
+    assert not seen(os.getpid()).takes_up_program
+    assert not any(stat.takes_up_program for stat in all_stats() if stat.parent == 2)
+
+
 # --- held -----------------------------------------------------------------------------------
 
 

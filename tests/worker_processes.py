@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import textwrap
 from collections.abc import Awaitable, Coroutine, Iterator
@@ -28,6 +29,22 @@ PATIENCE_SECONDS = 60.0
 
 PAUSE = "import signal\nwhile True: signal.pause()"
 """A program that does nothing, for ever."""
+
+
+FORKS_ALL_THE_WHILE = """
+    import os, signal
+    if os.fork() == 0:
+        print("ready", flush=True)
+        while os.fork() == 0:
+            pass
+        os._exit(0)
+    while True: signal.pause()
+"""
+"""A program whose processes replace themselves without end, and hold whatever they have inherited.
+
+No look at the processes is sure to see one of them: whoever reads from the other end of a pipe that
+they hold learns that none is left.
+"""
 
 
 @attrs.define
@@ -126,6 +143,13 @@ class Marked:
         with self.held() as handles:
             wait_until_gone(handles, PATIENCE_SECONDS)
             assert all(handle.is_gone() for handle in handles)
+
+
+def has_ended(reader: int) -> bool:
+    """Tell whether all who hold the other end of a pipe are gone; waits for that."""
+    poll = select.poll()
+    poll.register(reader, 0)
+    return bool(poll.poll(PATIENCE_SECONDS * 1000))
 
 
 def open_descriptors() -> set[str]:
