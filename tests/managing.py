@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar, cast
 
 from session_fsm import SESSION_LIFECYCLE, Lifecycle, SessionEvent, SessionManager
@@ -261,12 +262,10 @@ def end(*futures: Future[Any]) -> list[Any]:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Give others their turn until something holds."""
-    looks = threading.Event()
-    for _ in range(int(PATIENCE_SECONDS * 100)):
-        if condition():
-            return
+    looks, end = threading.Event(), monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert monotonic() < end, "nothing came of it"
         looks.wait(0.001)
-    raise AssertionError("nothing came of it")
 
 
 def await_event(event: threading.Event) -> None:

@@ -58,6 +58,7 @@ class Book:
     def held_up(self) -> Iterator[None]:
         """Let somebody write `first`, and keep it from going on inside."""
         self.go_on.clear()
+        self.writing.clear()
         first = begin(lambda: self.queue.submit("first"))
         await_event(self.writing)
         try:
@@ -225,8 +226,9 @@ def test_queue_alone_in_a_block_comes_in_turn() -> None:
     assert book.is_at_rest
 
 
-def test_queue_waits_for_those_who_are_woken() -> None:
+def test_queue_waits_for_those_who_are_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who finds nobody writing, while others are being woken, writes together with who comes."""
+    monkeypatch.setattr(commit_queue, "LOOK_SECONDS", 60.0)
     book = Book()
     relay, other = book.queue._relay, Runner()
     other.turn.acquire()

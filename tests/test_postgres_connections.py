@@ -276,13 +276,12 @@ def test_postgres_connections_of_a_pool_may_be_used_up(
 ) -> None:
     """A pool that has no connection left is told as a store that can't be reached."""
     schema = postgres_url.rpartition("=")[2]
-    with (
-        ConnectionPool(postgres.url(), min_size=1, max_size=1, timeout=0.1, open=True) as pool,
-        closing(PostgresStore(pool=pool, schema=schema, retry_seconds=0.1)) as store,
-    ):
-        with pool.connection(), pytest.raises(StoreUnavailableError, match="pool"):
-            store.load("a")
-        assert store.load("a") is None
+    with ConnectionPool(postgres.url(), min_size=1, max_size=1, timeout=0.1, open=True) as pool:
+        pool.wait()
+        with closing(PostgresStore(pool=pool, schema=schema, retry_seconds=0.1)) as store:
+            with pool.connection(), pytest.raises(StoreUnavailableError, match="pool"):
+                store.load("a")
+            assert store.load("a") is None
 
 
 def test_postgres_connections_of_a_pool_are_not_kept(

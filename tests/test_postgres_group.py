@@ -18,7 +18,7 @@ from psycopg_pool import ConnectionPool
 from session_fsm import FencedError, RevisionConflictError, SessionFsmError, SessionNotFoundError
 from session_fsm.errors import StateInvalidError
 from session_fsm.history import Step
-from session_fsm.stores import PostgresStore, postgres_writer
+from session_fsm.stores import PostgresStore, postgres_group, postgres_writer
 from session_fsm.stores.commit_queue import Request
 from session_fsm.stores.postgres_arrays import asked_with, instant, integer, packed
 from session_fsm.stores.postgres_commit import PreparedCommit
@@ -249,9 +249,10 @@ def test_postgres_group_that_is_refused_is_made_one_by_one(
 
 
 def test_postgres_group_waits_for_who_moves_a_session(
-    postgres: PostgresServer, author: Author
+    postgres: PostgresServer, author: Author, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A move that waited for somebody else's sees what that has done; the others are made."""
+    monkeypatch.setattr(postgres_group, "BRIEF", "30000")
     store = author.store
     assert isinstance(store, PostgresStore)
     changes = [prepared(store, author.draft(name, "touch")) for name in NAMES]
