@@ -17,11 +17,12 @@ from simulated_guards import Before, Guarded, Witness
 from simulated_world import World
 
 from session_fsm import Lifecycle
+from session_fsm.compaction import Checkpoint
 from session_fsm.errors import FencedError
 from session_fsm.items import ItemWrites, Written
 from session_fsm.stores import MemoryStore
 from session_fsm.stores.memory_lives import Life
-from session_fsm.stores.records import Abandoned, Commit, Taken, Work
+from session_fsm.stores.records import Abandoned, Commit, StoredStep, Taken, Work
 
 START: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 """Where the clock of the database stands at first."""
@@ -71,6 +72,7 @@ class SimulatedDatabase(MemoryStore):
         self._fences = True
         self._answers: dict[str, Answer] = {}
         self._written: dict[str, tuple[Written, ...]] = {}
+        self._behind: dict[str, list[StoredStep]] = {}
 
     # --- owners ---------------------------------------------------------------------------
 
@@ -159,6 +161,29 @@ class SimulatedDatabase(MemoryStore):
         if life is None:
             return False, 0
         return operation_id in life.operations, life.revision
+
+    def is_forgotten(self, session_id: str, revision: int) -> bool:
+        """Tell whether a checkpoint stands for the step that led to a revision."""
+        first = next(iter(self.history(session_id)), None)
+        return first is not None and first[1].kind == "checkpoint" and first[1].revision >= revision
+
+    def compact(self, checkpoint: Checkpoint) -> int:
+        """Have a checkpoint stand for events, which are kept aside."""
+        session_id = checkpoint.event.session_id
+        before = self.steps_of(session_id)
+        count = super().compact(checkpoint)
+        self._behind[session_id] = before[: len(before) - len(self._stored_steps(session_id))]
+        self.witness.compacted(session_id)
+        return count
+
+    def steps_of(self, session_id: str) -> list[StoredStep]:
+        """Return every step of a session, those behind a checkpoint included."""
+        return [*self._behind.get(session_id, ()), *self._stored_steps(session_id)]
+
+    def _stored_steps(self, session_id: str) -> list[StoredStep]:
+        life = self._lives.get(session_id)
+        kept = () if life is None else life.history
+        return [each for each in kept if isinstance(each, StoredStep)]
 
     def has_written(self, operation_id: str) -> bool:
         """Tell whether an operation has written items."""

@@ -21,12 +21,14 @@ class Guarded:
         compare_and_set: So is what was decided on an older revision.
         margin: An owner gives up some time before its lease ends.
         exclusive: Of two who take over at the same time, each has its own share.
+        traces: Nobody decides anew on what may be behind a checkpoint.
     """
 
     fencing: bool = True
     compare_and_set: bool = True
     margin: bool = True
     exclusive: bool = True
+    traces: bool = True
 
 
 class Witness(Protocol):
@@ -42,6 +44,10 @@ class Witness(Protocol):
 
     def took(self, owner_id: str, taken: tuple[Taken, ...]) -> None:
         """Work of dead owners has become another one's."""
+        ...
+
+    def compacted(self, session_id: str) -> None:
+        """A checkpoint stands for events of a session."""
         ...
 
     def gave_back(self, taken: Taken) -> None:

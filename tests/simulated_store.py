@@ -19,6 +19,7 @@ from simulated_network import LostError, Network
 from simulated_reading import TIMEOUT_SECONDS, Patience, SimulatedReading
 from simulated_world import Process
 
+from session_fsm.compaction import Checkpoint
 from session_fsm.errors import SessionFsmError, StoreUnavailableError
 from session_fsm.history import Sealed
 from session_fsm.items import ItemWrites, Written
@@ -93,9 +94,11 @@ class SimulatedStore(SimulatedReading):
                     return
                 try:
                     token = self._ask(make, repeatable=True)
-                except SessionFsmError:
+                except SessionFsmError as refused:
                     if in_doubt and self._find(commit):
                         return  # what was in its way was itself
+                    if in_doubt and self._is_forgotten(commit):
+                        raise unreachable(commit.operation_id) from refused
                     raise
             except LostError as lost:
                 in_doubt = in_doubt or lost.was_sent
@@ -119,6 +122,13 @@ class SimulatedStore(SimulatedReading):
         if landed:
             self._keep(commit.owner_id, commit.session_id, token)
         return landed
+
+    def _is_forgotten(self, commit: Commit) -> bool:
+        """Tell whether nobody can say any longer whether a commit has landed."""
+        revision = commit.expected_revision + len(commit.steps)
+        return self._database.guarded.traces and self._ask(
+            partial(self._database.is_forgotten, commit.session_id, revision)
+        )
 
     def landed(self, session_id: str, operation_id: str) -> bool:
         """Tell whether a commit was made; refused while it might still arrive."""
@@ -242,6 +252,11 @@ class SimulatedStore(SimulatedReading):
         self._write("", partial(self._database.release, session_id, gone, owner_id))
         if any(each in OWNING for each in gone):
             self._keep(owner_id, session_id, None)
+
+    def compact(self, checkpoint: Checkpoint) -> int:
+        """Have a checkpoint stand for events of a session."""
+        session_id = checkpoint.event.session_id
+        return self._write(session_id, partial(self._database.compact, checkpoint))
 
     # --- what no node of the simulation does ----------------------------------------------
 

@@ -38,6 +38,7 @@ class Client:
             (self._put, 2),
             (self._terminate, 1),
             (self._fail, 1),
+            (self._compact, 4),
         )
 
     @property
@@ -157,6 +158,9 @@ class Client:
         mark = f"note {town.ledger.next_mark()}"
         with town.ledger.call(self._who, f"put {session_id}", mark):
             self._manager.table(session_id, "notes").put("last", mark)
+
+    def _compact(self, session_id: str) -> None:
+        self._manager.compact(session_id, keep=self._node.town.world.chance.choice((1, 3)))
 
     def _terminate(self, session_id: str) -> None:
         town = self._node.town

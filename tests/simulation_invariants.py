@@ -207,6 +207,11 @@ class Invariants:
         elif policy in {"release", "restart"} and how == "ended":
             self._wrong(f"policy: {session_id} was to {policy}, and was {how}")
 
+    def compacted(self, session_id: str) -> None:
+        """Note that events are gone behind a checkpoint."""
+        self._world.tell(f"database: {session_id} is compacted")
+        self.saw("compacted")
+
     def gave_back(self, taken: Taken) -> None:
         """Note that what was taken over is to be taken again."""
         self._world.tell(f"database: {taken.holder_id} gives back {taken.session_id}")

@@ -16,7 +16,6 @@ from simulation_ledger import Ledger, marks_in
 from simulation_node import Node
 
 from session_fsm import SESSION_LIFECYCLE, SessionManager
-from session_fsm.stores.records import StoredStep
 
 LIFECYCLE: Final = SESSION_LIFECYCLE.extend(graces={"start": 12.0, "stop": 10.0})
 LEASE_SECONDS: Final = 30.0
@@ -205,7 +204,7 @@ class Town:
         self.invariants.look_at_the_end()
         marks: set[str] = set()
         for session_id, life in database._lives.items():
-            steps = [kept.step for kept in life.history if isinstance(kept, StoredStep)]
+            steps = [stored.step for stored in database.steps_of(session_id)]
             marks |= marks_in(steps)
             counted = sum((step.reason or "").startswith("count ") for step in steps)
             assert life.state is not None

@@ -30,7 +30,15 @@ def test_simulation_keeps_what_is_promised(part: int) -> None:
         counts.update(outcome.counts)
         wrong += [(outcome.seed, fault) for fault in outcome.faults]
     assert wrong == []
-    tried = {"restarted", "released", "ended", "expire", "task_timeout", "start_timeout"}
+    tried = {
+        "restarted",
+        "released",
+        "ended",
+        "expire",
+        "task_timeout",
+        "start_timeout",
+        "compacted",
+    }
     assert tried <= counts.keys()
 
 
@@ -41,6 +49,7 @@ def test_simulation_keeps_what_is_promised(part: int) -> None:
         ("compare_and_set", ("lost change: what",)),
         ("margin", ("margin:",)),
         ("exclusive", ("taken once:", "one owner:")),
+        ("traces", ("at most once:",)),
     ],
 )
 def test_simulation_finds_what_is_not_guarded(guard: str, invariants: tuple[str, ...]) -> None:
