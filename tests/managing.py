@@ -188,6 +188,16 @@ class Recorder:
         return [(event.session_id, event.revision) for event in self.events]
 
 
+class Seconds:
+    """What has passed, as a test says."""
+
+    def __init__(self) -> None:
+        self.passed = 1000.0
+
+    def __call__(self) -> float:
+        return self.passed
+
+
 class Worker:
     """A worker that notes each stop, and does something while it stops.
 

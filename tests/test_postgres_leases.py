@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from cutting import Proxy
-from managing import await_event
+from managing import Seconds, await_event
 from postgres_server import PostgresServer
 
 from session_fsm import FencedError, Put, StoreUnavailableError
@@ -25,16 +25,6 @@ from session_fsm.testing.authors import Author, everything
 WORKER, START, TASK = Work("worker"), Work("start"), Work("task", "t")
 LEASE_SECONDS = 30.0
 OpenStore = Callable[..., PostgresStore]
-
-
-class Seconds:
-    """What has passed, as a test says."""
-
-    def __init__(self) -> None:
-        self.passed = 1000.0
-
-    def __call__(self) -> float:
-        return self.passed
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from managing import Worker, await_event
+from managing import Seconds, Worker, await_event
 from postgres_server import PostgresServer
 
 from session_fsm import FencedError, SessionConfig, SessionManager, StoreUnavailableError
@@ -27,16 +27,6 @@ CREATE TRIGGER refuse BEFORE UPDATE ON {s}.feed
     FOR EACH ROW EXECUTE FUNCTION {s}.refuse();
 """
 ALLOW = "DROP FUNCTION {s}.refuse CASCADE"
-
-
-class Seconds:
-    """What has passed, as a test says."""
-
-    def __init__(self) -> None:
-        self.passed = 1000.0
-
-    def __call__(self) -> float:
-        return self.passed
 
 
 @pytest.fixture
