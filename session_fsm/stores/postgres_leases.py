@@ -158,7 +158,7 @@ class Leases:
                 return
             if not is_not_now(fault.__cause__):
                 raise
-            logger.warning("owner %s can't write before the server does: %s", owner_id, fault)
+            logger.info("owner %s can't write before the server does: %s", owner_id, fault)
             self._newcomers[owner_id] = newcomer
         try:
             self._start()
