@@ -203,7 +203,8 @@ def end_families(families: Collection[Family], *, term_seconds: float) -> dict[F
 def _kill_group(family: Family, members: Iterable[ProcessHandle]) -> None:
     # Whoever makes others without end is not found one by one.
     for handle in members:
-        if (handle.pid, handle.start_ticks) == (family.pid, family.start_ticks):
+        is_leader = (handle.pid, handle.start_ticks) == (family.pid, family.start_ticks)
+        if is_leader and handle.pid != os.getpgrp():  # this process may have come from there, too
             handle.kill_group()
 
 

@@ -382,6 +382,27 @@ def test_orphans_are_none_of_the_living(tmp_path: Path) -> None:
         run(work())
 
 
+def test_orphans_who_look_for_their_own_kin_live_on() -> None:
+    """Whoever looks for orphans, and is of the same group, is not ended with them."""
+    looks = """
+        import os, signal
+        from session_fsm.families import end_families, family_of
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        [ended] = end_families([family_of(os.getppid(), "token")], term_seconds=20.0).values()
+        print(ended.asked, ended.killed, ended.left, flush=True)
+    """
+    source = f"""
+        import subprocess, sys, signal
+        subprocess.Popen([sys.executable, "-c", {textwrap.dedent(looks)!r}])
+        while True: signal.pause()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        assert leader.stdout.read() == b"1 0 0\n"
+    assert leader.returncode == -signal.SIGTERM
+
+
 def test_orphans_are_those_of_whom_the_caller_knows_the_death(
     store: MemoryStore, stranger: subprocess.Popen[bytes]
 ) -> None:

@@ -275,6 +275,30 @@ def test_postgres_leases_have_their_connection_before_callers_use_up_all(limited
         assert store._leases.renew()
 
 
+def test_postgres_leases_wait_for_the_connection_of_their_heartbeats(
+    opened: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that can't be reached for a moment is waited for, unless the store is closed."""
+    store = opened()
+    beats, misses = store._beats, [2]
+    ask = beats.outside_batch
+
+    def refuse_twice(work: Callable[..., Any]) -> Any:
+        if misses[0]:
+            misses[0] -= 1
+            raise StoreUnavailableError(problem="nobody there")
+        return ask(work)
+
+    monkeypatch.setattr(beats, "outside_batch", refuse_twice)
+    store.enlist("author")
+    assert misses == [0]
+    assert store.is_alive("author")
+    other = opened()
+    other.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        other.enlist("late")
+
+
 def test_postgres_leases_begin_with_a_connection_or_not_at_all(
     limited: str, opened: OpenStore
 ) -> None:

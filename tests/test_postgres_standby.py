@@ -96,6 +96,34 @@ def test_standby_that_is_promoted_is_written_to(
         manager.close()
 
 
+def test_standby_newcomers_that_only_read_are_let_be(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A role that may not write is no owner once the server writes; others are, all the same."""
+    PostgresStore(server.url()).close()
+    for text in (
+        "CREATE ROLE reader LOGIN",
+        "GRANT USAGE ON SCHEMA session_fsm TO reader",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA session_fsm TO reader",
+    ):
+        server.execute(text)
+    server.stand_by()
+    with closing(PostgresStore(server.url(user="reader"))) as store:
+        store.enlist("reader")
+        store.enlist("other")
+        assert not store._leases.renew()
+        server.promote()
+        server.execute("GRANT INSERT, UPDATE ON session_fsm.owner TO reader")
+        server.execute(
+            "CREATE POLICY one ON session_fsm.owner USING (true) WITH CHECK (owner_id <> 'reader')"
+        )
+        server.execute("ALTER TABLE session_fsm.owner ENABLE ROW LEVEL SECURITY")
+        assert store._leases.renew()
+        assert not store._leases.has("reader")
+        assert store.is_alive("other")
+    assert not [each for each in caplog.records if "not renewed" in each.message]
+
+
 def test_standby_newcomers_wait_for_a_full_disk(
     postgres: PostgresServer, postgres_store: PostgresStore
 ) -> None:
@@ -142,14 +170,16 @@ def test_standby_newcomers_that_have_left_are_not_taken_in(
 def test_standby_newcomers_take_nobody_elses_name(
     postgres: PostgresServer, postgres_store: PostgresStore, postgres_url: str
 ) -> None:
-    """A newcomer whose name another one has by then waits until that has died."""
+    """A newcomer whose name another one has by then waits until that has died, and it alone."""
     store = postgres_store
     with closing(PostgresStore(postgres_url)) as other:
         refusing(postgres, store)
         store.enlist("author")
+        store.enlist("free")
         allowing(postgres, store)
         other.enlist("author")
         assert not store._leases.renew()
+        Author(store, "free").write("b", "activate")
         with pytest.raises(StoreUnavailableError, match="not known yet"):
             Author(store, "author").write("a", "activate")
         Author(other, "author").write("a", "activate")

@@ -147,14 +147,13 @@ class Leases:
                 has no connection left for heartbeats.
         """
         if not self._threads:
-            # They keep that connection: who works may use up what there is before they begin.
-            self._beats.outside_batch(self.measure)
+            self._take_connection()
         newcomer = _Newcomer(owner_id, self._interval(), lapsed)
         try:
             self._take_in(newcomer, self._connections)
         except StoreUnavailableError as fault:
             if has_no_right(fault.__cause__):
-                logger.info("owner %s is not made known: the store is only read", owner_id)
+                _only_read(owner_id)
                 return
             if not is_not_now(fault.__cause__):
                 raise
@@ -165,6 +164,21 @@ class Leases:
         except BaseException:
             self.dismiss(owner_id)  # nobody would renew it
             raise
+
+    def _take_connection(self) -> None:
+        """Have the connection of the heartbeats made, which they keep.
+
+        Who works may use up what the server or the role may have before the first of them.
+        """
+        self._connections.check_open()
+        patience = self._connections.patience()
+        while True:
+            try:
+                self._beats.outside_batch(self.measure)
+                return
+            except StoreUnavailableError:
+                if not patience.pause():
+                    raise
 
     def _take_in(self, newcomer: _Newcomer, connections: Connections) -> None:
         owner_id, told = newcomer.owner_id, newcomer.told
@@ -194,10 +208,22 @@ class Leases:
         # A server logs whatever it refuses, so it is asked first.
         if self._beats.outside_batch(self._only_reads):
             return False
+        faults: list[StoreError] = []
         for newcomer in newcomers:
-            self._take_in(newcomer, self._beats)
-            if self._newcomers.pop(newcomer.owner_id, None) is None:
-                self.dismiss(newcomer.owner_id)  # as it was meanwhile
+            owner_id = newcomer.owner_id
+            try:
+                self._take_in(newcomer, self._beats)
+            except StoreError as fault:
+                if not has_no_right(fault.__cause__):
+                    faults.append(fault)
+                    continue
+                _only_read(owner_id)
+                self._newcomers.pop(owner_id, None)
+            else:
+                if self._newcomers.pop(owner_id, None) is None:
+                    self.dismiss(owner_id)  # as it was meanwhile
+        if faults:
+            raise faults[0]
         return True
 
     def _only_reads(self, link: Connection) -> bool:
@@ -407,6 +433,10 @@ class Leases:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+
+
+def _only_read(owner_id: str) -> None:
+    logger.info("owner %s is not made known: the store is only read", owner_id)
 
 
 def _not_yet(owner_id: str) -> StoreUnavailableError:
