@@ -73,6 +73,7 @@ ORDER = (
     "stores.postgres_commit",
     "stores.postgres_connection",
     "stores.postgres_counts stores.postgres_doubts stores.postgres_feed stores.postgres_group",
+    "stores.postgres_newcomers",
     "stores.postgres_hints",
     "stores.postgres_items",
     "stores.postgres_leases stores.postgres_takeover stores.postgres_traffic",

@@ -12,6 +12,8 @@ from postgres_server import PostgresServer
 
 from session_fsm import FencedError, SessionConfig, SessionManager, StoreUnavailableError
 from session_fsm.stores import PostgresStore, postgres_hints
+from session_fsm.stores.postgres_connection import Connections
+from session_fsm.stores.postgres_newcomers import Newcomer
 from session_fsm.testing.authors import Author
 
 LEASE_SECONDS = 30.0
@@ -154,13 +156,13 @@ def test_standby_newcomers_that_have_left_are_not_taken_in(
     store.enlist("leaves")
     store.dismiss("left")
     allowing(postgres, store)
-    take_in = leases._take_in
+    ask = leases._newcomers.ask
 
-    def dismissed_meanwhile(newcomer: object, connections: object) -> None:
+    def dismissed_meanwhile(newcomer: Newcomer, connections: Connections) -> None:
         store.dismiss("leaves")
-        take_in(newcomer, connections)  # type: ignore[arg-type]
+        ask(newcomer, connections)
 
-    monkeypatch.setattr(leases, "_take_in", dismissed_meanwhile)
+    monkeypatch.setattr(leases._newcomers, "ask", dismissed_meanwhile)
     assert leases.renew()
     assert not store.is_alive("left")
     assert not store.is_alive("leaves")

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import Final
 
-import psycopg
-
 from ..errors import FencedError, StoreError, StoreUnavailableError
 from .postgres_clock import DatabaseClock, Seconds, boot_time
 from .postgres_connection import Connections
-from .postgres_faults import has_no_right, is_not_now
 from .postgres_links import Connection
+from .postgres_newcomers import Newcomer, Newcomers
 
 logger = logging.getLogger(__name__)
 
@@ -30,19 +28,11 @@ _BEATS: Final = 3
 _RETRIES: Final = 5
 """So often is it tried, in the time between two renewals, where the server can't be reached."""
 
-_ENLIST: Final = (
-    "INSERT INTO {s}.owner AS owner (owner_id, expires_at)"
-    " VALUES (%(owner)s::text, clock_timestamp() + %(lease)s::interval)"
-    " ON CONFLICT (owner_id) DO UPDATE SET expires_at = excluded.expires_at"
-    " WHERE %(again)s::boolean OR owner.expires_at <= clock_timestamp()"
-    " RETURNING owner_id"
-)
 _RENEW: Final = (
     "UPDATE {s}.owner SET expires_at = clock_timestamp() + %s::interval"
     " WHERE owner_id = ANY(%s::text[]) AND expires_at > clock_timestamp()"
     " RETURNING owner_id"
 )
-_ONLY_READS: Final = "SELECT current_setting('transaction_read_only', true) = 'on'"
 _NOW: Final = "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
 _DISMISS: Final = "DELETE FROM {s}.owner WHERE owner_id = ANY(%s::text[])"
 _LIVING: Final = (
@@ -63,23 +53,6 @@ class _Lease:
         self.is_lapsed = False
         self.is_told = False
         self.teller: threading.Thread | None = None
-
-
-class _Newcomer:
-    """An owner that is to be made known.
-
-    Attributes:
-        told: What the server is told of it.
-        sent: When it was last told.
-    """
-
-    __slots__ = ("lapsed", "owner_id", "sent", "told")
-
-    def __init__(self, owner_id: str, lease: timedelta, lapsed: Callable[[], None] | None) -> None:
-        self.owner_id = owner_id
-        self.lapsed = lapsed
-        self.sent = 0.0
-        self.told = {"owner": owner_id, "lease": lease, "again": False}
 
 
 class Leases:
@@ -120,7 +93,7 @@ class Leases:
         self._beaten = beaten
         self._seconds = seconds
         self._leases: dict[str, _Lease] = {}
-        self._newcomers: dict[str, _Newcomer] = {}  # whom the server can't take in for now
+        self._newcomers = Newcomers(connections.sql, seconds)
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -148,22 +121,22 @@ class Leases:
         """
         if not self._threads:
             self._take_connection()
-        newcomer = _Newcomer(owner_id, self._interval(), lapsed)
-        try:
-            self._take_in(newcomer, self._connections)
-        except StoreUnavailableError as fault:
-            if has_no_right(fault.__cause__):
-                _only_read(owner_id)
-                return
-            if not is_not_now(fault.__cause__):
-                raise
-            logger.info("owner %s can't write before the server does: %s", owner_id, fault)
-            self._newcomers[owner_id] = newcomer
+        newcomer = Newcomer(owner_id, self._interval(), lapsed)
+        if self._newcomers.take_in(newcomer, self._connections):
+            self._admit(newcomer)
+        elif owner_id not in self._newcomers:
+            return
         try:
             self._start()
         except BaseException:
             self.dismiss(owner_id)  # nobody would renew it
             raise
+
+    def _admit(self, newcomer: Newcomer) -> None:
+        lease = _Lease(newcomer.owner_id, self._end(newcomer.sent), newcomer.lapsed)
+        with self._changed:
+            self._leases[newcomer.owner_id] = lease
+            self._changed.notify_all()
 
     def _take_connection(self) -> None:
         """Have the connection of the heartbeats made, which they keep.
@@ -180,58 +153,9 @@ class Leases:
                 if not patience.pause():
                     raise
 
-    def _take_in(self, newcomer: _Newcomer, connections: Connections) -> None:
-        owner_id, told = newcomer.owner_id, newcomer.told
-
-        def begin(link: Connection) -> bool:
-            newcomer.sent = self._seconds()
-            try:
-                row = link.execute(self._sql(_ENLIST), told).fetchone()
-            except psycopg.Error as fault:
-                # If the answer was lost, the row is our own.
-                told["again"] = told["again"] or not is_not_now(fault)
-                raise
-            told["again"] = True
-            return row is not None
-
-        if not connections.outside_batch(begin):
-            raise StoreUnavailableError(problem=f"owner {owner_id!r}: it lives already")
-        with self._changed:
-            self._leases[owner_id] = _Lease(owner_id, self._end(newcomer.sent), newcomer.lapsed)
-            self._changed.notify_all()
-
-    def _take_in_newcomers(self) -> bool:
-        """Make those known who wait for that; returns whether there is none any longer."""
-        newcomers = list(self._newcomers.values())
-        if not newcomers:
-            return True
-        # A server logs whatever it refuses, so it is asked first.
-        if self._beats.outside_batch(self._only_reads):
-            return False
-        faults: list[StoreError] = []
-        for newcomer in newcomers:
-            owner_id = newcomer.owner_id
-            try:
-                self._take_in(newcomer, self._beats)
-            except StoreError as fault:
-                if not has_no_right(fault.__cause__):
-                    faults.append(fault)
-                    continue
-                _only_read(owner_id)
-                self._newcomers.pop(owner_id, None)
-            else:
-                if self._newcomers.pop(owner_id, None) is None:
-                    self.dismiss(owner_id)  # as it was meanwhile
-        if faults:
-            raise faults[0]
-        return True
-
-    def _only_reads(self, link: Connection) -> bool:
-        return link.execute(self._sql(_ONLY_READS)).fetchone() == (True,)
-
     def dismiss(self, owner_id: str) -> None:
         """Declare an owner of this process dead; of another one: nothing."""
-        self._newcomers.pop(owner_id, None)
+        self._newcomers.discard(owner_id)
         with self._changed:
             known = self._leases.pop(owner_id, None)
         if known is not None:
@@ -252,8 +176,7 @@ class Leases:
             FencedError: It can't.
             StoreUnavailableError: It is not known yet.
         """
-        if owner_id in self._newcomers:
-            raise _not_yet(owner_id)
+        self._newcomers.check(owner_id)
         if self.lapsed(owner_id):
             raise FencedError(session_id=session_id, owner_id=owner_id)
 
@@ -285,8 +208,8 @@ class Leases:
             return
         leases = list(self._leases.values())
         if not leases:
-            if newcomers := list(self._newcomers):
-                raise _not_yet(newcomers[0])
+            for newcomer in self._newcomers:
+                self._newcomers.check(newcomer)
             return
         held = [lease.owner_id for lease in leases if self._is_held(lease)]
         if not held or link.execute(self._sql(_LIVING), [held]).fetchone() is None:
@@ -334,7 +257,7 @@ class Leases:
                             lease.end = self._end(sent)
                     self._changed.notify_all()
             self._beats.outside_batch(self.measure)
-            return self._take_in_newcomers()
+            return self._newcomers.take_in_all(self._beats, self._admit, self.dismiss)
         except StoreError as fault:
             logger.warning("leases were not renewed: %s", fault)
             return False
@@ -433,13 +356,3 @@ class Leases:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
-
-
-def _only_read(owner_id: str) -> None:
-    logger.info("owner %s is not made known: the store is only read", owner_id)
-
-
-def _not_yet(owner_id: str) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        problem=f"owner {owner_id!r} is not known yet: the server only reads for now"
-    )
