@@ -160,9 +160,7 @@ def test_orphans_without_leader_are_known_by_their_mark(marked: Marked, tmp_path
 
 
 @pytest.mark.parametrize("seconds", [0.0, PATIENCE_SECONDS])
-def test_orphans_who_fork_all_the_while_are_killed(
-    store: MemoryStore, tmp_path: Path, seconds: float
-) -> None:
+def test_orphans_who_fork_all_the_while_are_killed(store: MemoryStore, seconds: float) -> None:
     """Of a group whose processes replace themselves without end, none gets away."""
     if tuple(map(int, platform.release().split(".")[:2])) < (6, 9):
         pytest.skip("the kernel can't be told a group by a handle")

@@ -120,6 +120,19 @@ def test_postgres_schema_of_a_newer_version_is_refused(
     assert postgres.execute(f"SELECT version FROM {made}.meta") == [(99,)]
 
 
+def test_postgres_schema_that_others_keep_making_is_told(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds again and again that others were first, and no schema, is told so."""
+
+    def be_late(*_: object) -> None:
+        raise psycopg.errors.DuplicateSchema("there already")
+
+    monkeypatch.setattr(postgres_schema, "create", be_late)
+    with pytest.raises(StoreUnavailableError, match="again and again"):
+        PostgresStore(postgres_url)
+
+
 def test_postgres_schema_needs_utf8(postgres: PostgresServer) -> None:
     """A database of another encoding, which can't keep every text, is refused."""
     name = postgres.new_schema()

@@ -70,6 +70,9 @@ def prepare(connection: Connection[Any], sql: Sql, lifecycle: Lifecycle) -> None
             problem = f"{_what_is_absent(connection, sql, lifecycle)}, and may not be made here"
             hint = "`session-fsm upgrade` makes it, by a role that may"
             raise StoreUnavailableError(problem=f"{problem} ({_text(fault)}); {hint}") from fault
+    else:
+        problem = f"others make the schema {sql.schema!r} at the same time, again and again"
+        raise StoreUnavailableError(problem=problem)
     known = fingerprint_of(connection, sql, lifecycle)
     if known != lifecycle.fingerprint:
         same = not rule_problems(connection, sql, lifecycle)
