@@ -34,6 +34,30 @@ def test_rest_of_a_manager_holds_three_connections(
         wait_until(lambda: postgres.execute(query) == [(3,)])
 
 
+def test_rest_of_a_node_asks_nine_things_for_each_heartbeat(
+    postgres_store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two for the lease, two for what there is to tend, and five for what the dead have left."""
+    execute, seen = psycopg.Cursor.execute, []
+
+    def noted(cursor: Any, query: bytes, *told: Any, **more: Any) -> Any:
+        if query not in (b"BEGIN", b"COMMIT", "BEGIN", "COMMIT"):
+            seen.append(query)
+        return execute(cursor, query, *told, **more)
+
+    with SessionManager(postgres_store) as manager:
+        manager.create("a")
+        manager.position()
+        monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+        asked = []
+        for rest in (postgres_store._leases.renew, postgres_store._tending.tend, manager.recover):
+            seen.clear()
+            rest()
+            asked.append(len([query for query in seen if b"pg_notify" not in query]))
+        monkeypatch.undo()
+    assert asked == [2, 2, 5]
+
+
 @in_real_time
 async def test_rest_of_an_awaited_manager_asks_four_things_for_each_sweep(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
